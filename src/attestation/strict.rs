@@ -1,0 +1,69 @@
+//! Maps that refuse a repeated key. serde_json would keep the last value silently, and a signer
+//! must never choose between two readings of one request.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserializer, de};
+
+use crate::attestation::Text;
+
+/// `metadata`: at most this many entries.
+pub const MAX_METADATA_ENTRIES: usize = 64;
+
+/// Metadata, sorted by the bytes of its keys.
+pub type Metadata = BTreeMap<Text<128>, Text<1024>>;
+
+/// Reads an object of texts; a repeated key or too many entries is an error.
+pub fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Metadata, D::Error> {
+    struct Unique;
+    impl<'de> de::Visitor<'de> for Unique {
+        type Value = Metadata;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts")
+        }
+        fn visit_map<A: de::MapAccess<'de>>(self, mut access: A) -> Result<Metadata, A::Error> {
+            let mut map = Metadata::new();
+            while let Some(key) = access.next_key::<Text<128>>()? {
+                if map.len() == MAX_METADATA_ENTRIES {
+                    return Err(de::Error::custom(format_args!("expected at most {MAX_METADATA_ENTRIES} entries")));
+                }
+                if map.contains_key(&key) {
+                    return Err(de::Error::custom(format_args!("duplicate field `{key}`")));
+                }
+                let value = access.next_value()?;
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(Unique)
+}
+
+/// Reads at most `MAX` list entries, or null.
+pub fn bounded_list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: de::Deserialize<'de>,
+{
+    struct Bounded<T, const MAX: usize>(std::marker::PhantomData<T>);
+    impl<'de, T: de::Deserialize<'de>, const MAX: usize> de::Visitor<'de> for Bounded<T, MAX> {
+        type Value = Option<Vec<T>>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MAX} entries, or null")
+        }
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = access.next_element()? {
+                if list.len() == MAX {
+                    return Err(de::Error::custom(format_args!("expected at most {MAX} entries")));
+                }
+                list.push(item);
+            }
+            Ok(Some(list))
+        }
+    }
+    deserializer.deserialize_any(Bounded::<T, MAX>(std::marker::PhantomData))
+}

@@ -1,0 +1,195 @@
+//! One record of the trail.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::{client::Client, timestamp::Timestamp};
+
+/// What kind of thing happened. The text form is the wire form, the filter and the metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    KeyGenerated,
+    KeyActivated,
+    KeyAccessed,
+    AttestationSigned,
+    AttestationVerified,
+    AttestationRejected,
+    NonceCreated,
+    NonceRejected,
+    ServiceStarted,
+    ServiceStopped,
+    Error,
+    SecurityAlert,
+}
+
+impl EventType {
+    /// The wire form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyGenerated => "key_generated",
+            Self::KeyActivated => "key_activated",
+            Self::KeyAccessed => "key_accessed",
+            Self::AttestationSigned => "attestation_signed",
+            Self::AttestationVerified => "attestation_verified",
+            Self::AttestationRejected => "attestation_rejected",
+            Self::NonceCreated => "nonce_created",
+            Self::NonceRejected => "nonce_rejected",
+            Self::ServiceStarted => "service_started",
+            Self::ServiceStopped => "service_stopped",
+            Self::Error => "error",
+            Self::SecurityAlert => "security_alert",
+        }
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Success,
+    Failure,
+    Pending,
+}
+
+/// How much attention it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Info,
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    /// The wire form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Which service wrote the record: the same in every record of one process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Source {
+    pub service: &'static str,
+    pub component: &'static str,
+    pub instance: String,
+    pub version: &'static str,
+    pub host: String,
+}
+
+/// Who asked, from where.
+#[derive(Clone, Debug, Serialize)]
+struct Request {
+    request_id: String,
+    ip_address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+    endpoint: String,
+    method: String,
+}
+
+/// One record, before the writer gives it its sequence number.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    id: uuid::Uuid,
+    #[serde(rename = "type")]
+    pub(super) kind: EventType,
+    timestamp: Timestamp,
+    actor: String,
+    resource: String,
+    action: &'static str,
+    outcome: Outcome,
+    pub(super) severity: Severity,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    details: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<Request>,
+    /// Seconds the action took, where it was timed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+}
+
+impl Event {
+    /// A successful action of this service itself.
+    #[must_use]
+    pub fn of_service(kind: EventType, action: &'static str, resource: impl Into<String>, now: Timestamp) -> Self {
+        Self {
+            id: uuid::Uuid::now_v7(),
+            kind,
+            timestamp: now,
+            actor: "verification-signer".into(),
+            resource: resource.into(),
+            action,
+            outcome: Outcome::Success,
+            severity: Severity::Info,
+            details: Map::new(),
+            request: None,
+            duration: None,
+            trace_id: None,
+        }
+    }
+
+    /// A successful action that `client` asked for.
+    #[must_use]
+    pub fn of_client(
+        kind: EventType,
+        action: &'static str,
+        resource: impl Into<String>,
+        client: &Client,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            actor: client.identity.to_string(),
+            request: Some(Request {
+                request_id: client.request_id.clone(),
+                ip_address: client.address.to_string(),
+                user_agent: client.user_agent.clone(),
+                endpoint: client.endpoint.clone(),
+                method: client.method.clone(),
+            }),
+            ..Self::of_service(kind, action, resource, now)
+        }
+    }
+
+    /// The same event with another actor, for actions by a person on the command line.
+    #[must_use]
+    pub fn by(mut self, actor: &str) -> Self {
+        self.actor = actor.to_owned();
+        self
+    }
+
+    /// The same event as a failure.
+    #[must_use]
+    pub fn failed(mut self, severity: Severity) -> Self {
+        self.outcome = Outcome::Failure;
+        self.severity = severity;
+        self
+    }
+
+    /// The same event with one more detail. Nonces are recorded by their hash: a reader of the
+    /// trail must not be able to spend one.
+    #[must_use]
+    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// One line of the trail, without its newline.
+    pub(super) fn to_line(&self, sequence: u64, source: &Value) -> Vec<u8> {
+        let mut line = serde_json::to_value(self).unwrap_or_else(|_| json!({}));
+        if let Value::Object(fields) = &mut line {
+            fields.insert("sequence".into(), sequence.into());
+            fields.insert("source".into(), source.clone());
+        }
+        serde_json::to_vec(&line).expect("a JSON value has an encoding")
+    }
+}

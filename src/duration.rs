@@ -1,0 +1,13 @@
+//! Durations in configuration files: `90d`, `1h 30m`, `250ms`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+/// Reads a duration as people write it; the message of a failure names the accepted form.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|error| {
+        de::Error::custom(format_args!("{text:?} is not a duration such as \"90d\", \"1h 30m\" or \"250ms\": {error}"))
+    })
+}

@@ -1,0 +1,22 @@
+//! The links between evidence values that live in rooms which must not know each other.
+//!
+//! permitted → fresh (nonce spent) → signed and verified → recorded (on disk) → released
+//!
+//! The values themselves have private fields and live in the room that mints them. These traits
+//! say what the next room asks of the one before it; a test pins which types may implement them.
+
+/// A caller was allowed to do this. Implemented by the permits of `service::policy` only.
+pub trait Permitted {}
+
+/// There is a reason to sign these bytes with this key. Implemented where policy is known: for an
+/// attestation that is a permit together with its freshly spent nonce.
+pub trait Warrant {
+    /// The exact bytes that the signature will cover (before any hashing the algorithm asks for).
+    fn message(&self) -> &[u8];
+}
+
+/// The record of a signature is on disk. Implemented by `audit::Recorded` only.
+pub trait Receipt {
+    /// SHA-256 of the signature whose record is durable.
+    fn signature_digest(&self) -> &[u8; 32];
+}

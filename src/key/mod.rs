@@ -1,0 +1,16 @@
+//! Keys as the product speaks of them: names, algorithms, public halves, states, and the ledger
+//! records whose fold says which key is in which state. Pure: no token, no clock, no I/O.
+
+pub mod algorithm;
+pub mod id;
+pub mod public;
+pub mod record;
+pub mod standing;
+pub mod state;
+
+pub use algorithm::Algorithm;
+pub use id::{KeyId, SignerId};
+pub use public::{PublicKey, Signature};
+pub use record::{Event, Record};
+pub use standing::{KeyEntry, Standing};
+pub use state::KeyState;

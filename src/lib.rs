@@ -1,0 +1,13 @@
+pub mod attestation;
+pub mod audit;
+pub mod client;
+pub mod clock;
+pub mod durable;
+pub mod duration;
+pub mod evidence;
+pub mod key;
+pub mod metrics;
+pub mod nonce;
+pub mod nonce_value;
+pub mod secret;
+pub mod timestamp;

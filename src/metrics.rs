@@ -1,0 +1,113 @@
+//! The metrics of the service, under the names that the runbook and its alerts grep for.
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder, process_collector::ProcessCollector,
+};
+
+const NAMESPACE: &str = "virtengine_verification";
+
+/// From 100 µs (a software token) to 10 s (a call at its deadline).
+const LATENCY_BUCKETS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Every metric, registered once per process.
+pub struct Metrics {
+    registry: Registry,
+    pub active_keys: IntGauge,
+    pub key_age_seconds: Gauge,
+    pub signer_errors: IntCounterVec,
+    pub sign_latency: HistogramVec,
+    pub sign_requests: IntCounterVec,
+    pub key_rotations: IntCounter,
+    pub nonce_created: IntCounter,
+    pub nonce_used: IntCounter,
+    pub nonce_rejected: IntCounterVec,
+    pub nonce_expired: IntCounter,
+    pub nonce_store_size: IntGauge,
+    pub nonce_validate_latency: Histogram,
+    pub audit_events: IntCounterVec,
+    pub audit_flush_latency: Histogram,
+    pub service_health: GaugeVec,
+}
+
+impl Metrics {
+    /// Registers everything; fails only when a name is taken, which is a programming error.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        // The collector of the process itself (CPU, memory, descriptors) has fixed names.
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self {
+            active_keys: make.int_gauge("signer_active_keys", "Keys that may sign now")?,
+            key_age_seconds: make.gauge("signer_key_age_seconds", "Seconds since the active key was activated")?,
+            signer_errors: make.counters("signer_errors_total", "Failures while signing", &["error_type"])?,
+            sign_latency: make.histograms(
+                "signer_sign_latency_seconds",
+                "Time to answer a signing request",
+                &["attestation_type"],
+            )?,
+            sign_requests: make.counters(
+                "signer_sign_requests_total",
+                "Signing requests",
+                &["attestation_type", "status"],
+            )?,
+            key_rotations: make.counter("signer_key_rotations_total", "Key rotations begun")?,
+            nonce_created: make.counter("nonce_created_total", "Nonces issued")?,
+            nonce_used: make.counter("nonce_used_total", "Nonces spent")?,
+            nonce_rejected: make.counters("nonce_rejected_total", "Nonces refused", &["reason"])?,
+            nonce_expired: make.counter("nonce_expired_total", "Nonces that expired unspent")?,
+            nonce_store_size: make.int_gauge("nonce_store_size", "Nonces in the store, spent ones included")?,
+            nonce_validate_latency: make.histogram("nonce_validate_latency_seconds", "Time to spend a nonce")?,
+            audit_events: make.counters("audit_events_total", "Audit records written", &["event_type", "severity"])?,
+            audit_flush_latency: make
+                .histogram("audit_flush_latency_seconds", "Time to put a batch of records on disk")?,
+            service_health: make.gauges("service_health", "1 when the dependency is usable, else 0", &["service"])?,
+            registry,
+        })
+    }
+
+    /// The text exposition format, version 0.0.4.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn int_gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.register(IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.register(Gauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.register(GaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.register(IntCounter::with_opts(Opts::new(name, help).namespace(NAMESPACE))?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(LATENCY_BUCKETS.to_vec());
+        self.register(Histogram::with_opts(opts)?)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(LATENCY_BUCKETS.to_vec());
+        self.register(HistogramVec::new(opts, labels)?)
+    }
+}

@@ -1,0 +1,193 @@
+//! What every nonce store must do, run against each adapter.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Answer, Claim, Config, Error, Order, Refusal, Spend, Store, Use};
+use crate::{
+    attestation::AttestationType, client::ClientIdentity, evidence::Permitted, nonce_value::NonceValue,
+    timestamp::Timestamp,
+};
+
+pub(super) struct Permit;
+impl Permitted for Permit {}
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) fn now() -> Timestamp {
+    Timestamp::parse("2026-11-23T10:00:00Z").unwrap()
+}
+
+pub(super) fn order() -> Order {
+    Order {
+        issuer: "alice".into(),
+        attestation_type: AttestationType::EmailVerification,
+        subject_address: Some("virtengine1abc".into()),
+        window: Duration::from_secs(3600),
+    }
+}
+
+pub(super) fn use_() -> Use {
+    Use {
+        issuer: "alice".into(),
+        attestation_type: AttestationType::EmailVerification,
+        subject_address: "virtengine1abc".into(),
+        timestamp: now(),
+        content_digest: [1; 32],
+    }
+}
+
+fn answer() -> Answer {
+    Answer {
+        key_id: "s:1".into(),
+        issued_at: now(),
+        expires_at: now(),
+        created: now(),
+        signature: "AA==".into(),
+        audit_sequence: 9,
+    }
+}
+
+pub(super) async fn one(store: &dyn Store) -> NonceValue {
+    store.issue(&order(), 1, now()).await.unwrap().remove(0).nonce
+}
+
+async fn refusal(store: &dyn Store, nonce: &NonceValue, use_: Use, at: Timestamp) -> Refusal {
+    match store.spend(Claim::new(&Permit, nonce.clone(), use_), PATIENCE, at).await {
+        Err(Error::Refused(refusal)) => refusal,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+async fn fresh(store: &dyn Store, nonce: &NonceValue) -> super::Spent {
+    match store.spend(Claim::new(&Permit, nonce.clone(), use_()), PATIENCE, now()).await.unwrap() {
+        Spend::Fresh(spent) => spent,
+        Spend::Repeated(_) => panic!("nothing was settled"),
+    }
+}
+
+pub(super) async fn a_spent_nonce_answers_its_retry_and_refuses_everything_else(store: Arc<dyn Store>) {
+    let nonce = one(&*store).await;
+    let spent = fresh(&*store, &nonce).await;
+    store.settle(spent, &answer()).await.unwrap();
+    match store.spend(Claim::new(&Permit, nonce.clone(), use_()), PATIENCE, now()).await.unwrap() {
+        Spend::Repeated(repeated) => assert_eq!(repeated, answer()),
+        Spend::Fresh(_) => panic!("spent twice"),
+    }
+    let other_content = Use { content_digest: [2; 32], ..use_() };
+    assert_eq!(refusal(&*store, &nonce, other_content, now()).await, Refusal::AlreadyUsed);
+    let other_client = Use { issuer: "mallory".into(), ..use_() };
+    assert_eq!(refusal(&*store, &nonce, other_client, now()).await, Refusal::AlreadyUsed);
+}
+
+pub(super) async fn a_nonce_that_was_never_issued_is_not_found(store: Arc<dyn Store>) {
+    let unknown = NonceValue::from_bytes(&[7; 32]).unwrap();
+    assert_eq!(refusal(&*store, &unknown, use_(), now()).await, Refusal::NotFound);
+}
+
+pub(super) async fn a_nonce_is_bound_to_its_order_and_its_window(store: Arc<dyn Store>) {
+    let nonce = one(&*store).await;
+    let skewed = |seconds| Use { timestamp: now().plus_seconds(seconds), ..use_() };
+    for (use_, at, expected) in [
+        (Use { issuer: ClientIdentity::from("mallory"), ..use_() }, now(), Refusal::IssuerMismatch),
+        (Use { attestation_type: AttestationType::SmsVerification, ..use_() }, now(), Refusal::TypeMismatch),
+        (Use { subject_address: "virtengine1xyz".into(), ..use_() }, now(), Refusal::SubjectMismatch),
+        (skewed(-301), now(), Refusal::InvalidTimestamp),
+        (skewed(301), now(), Refusal::InvalidTimestamp),
+        (skewed(3600), now().plus_seconds(3600), Refusal::Expired),
+    ] {
+        assert_eq!(refusal(&*store, &nonce, use_, at).await, expected);
+    }
+    // None of the refusals above has spent it.
+    fresh(&*store, &nonce).await;
+}
+
+pub(super) async fn after_a_known_failure_only_the_same_content_may_try_again(store: Arc<dyn Store>) {
+    let nonce = one(&*store).await;
+    let spent = fresh(&*store, &nonce).await;
+    store.reopen(spent).await.unwrap();
+    assert_eq!(refusal(&*store, &nonce, Use { content_digest: [2; 32], ..use_() }, now()).await, Refusal::AlreadyUsed);
+    fresh(&*store, &nonce).await;
+}
+
+pub(super) async fn of_many_concurrent_spends_one_is_fresh_and_all_get_its_answer(store: Arc<dyn Store>) {
+    for _ in 0..20 {
+        let nonce = one(&*store).await;
+        let tasks: Vec<_> = (0..32)
+            .map(|_| {
+                let (store, nonce) = (Arc::clone(&store), nonce.clone());
+                tokio::spawn(async move {
+                    match store.spend(Claim::new(&Permit, nonce, use_()), PATIENCE, now()).await.unwrap() {
+                        Spend::Fresh(spent) => {
+                            tokio::task::yield_now().await;
+                            store.settle(spent, &answer()).await.unwrap();
+                            1
+                        }
+                        Spend::Repeated(repeated) => {
+                            assert_eq!(repeated, answer());
+                            0
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut fresh = 0;
+        for task in tasks {
+            fresh += task.await.unwrap();
+        }
+        assert_eq!(fresh, 1);
+    }
+}
+
+pub(super) async fn an_issuer_holds_no_more_than_its_share(store: Arc<dyn Store>) {
+    // The suite makes its stores with a quota of 100.
+    let full = || Order { issuer: "greedy".into(), ..order() };
+    let held = store.issue(&full(), 100, now()).await.unwrap();
+    assert!(matches!(store.issue(&full(), 1, now()).await, Err(Error::Refused(Refusal::StoreFull))));
+    // Another issuer is not affected, and a spent or expired nonce makes room.
+    one(&*store).await;
+    let use_ = Use { issuer: "greedy".into(), ..use_() };
+    store.spend(Claim::new(&Permit, held[0].nonce.clone(), use_), PATIENCE, now()).await.unwrap();
+    store.issue(&full(), 1, now()).await.unwrap();
+}
+
+pub(super) async fn expired_nonces_are_forgotten_and_counted(store: Arc<dyn Store>) {
+    let nonce = one(&*store).await;
+    assert_eq!(store.stats().await.unwrap().outstanding, 1);
+    assert_eq!(store.cleanup(now()).await.unwrap(), 0);
+    let later = now().plus_seconds(3601);
+    assert_eq!(store.cleanup(later).await.unwrap(), 1);
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.outstanding, stats.spent, stats.expired_total), (0, 0, 1));
+    assert_eq!(stats.last_cleanup, Some(later));
+    assert_eq!(refusal(&*store, &nonce, use_(), now()).await, Refusal::NotFound);
+}
+
+/// The configuration that stores are made with for the suite.
+pub(super) fn config() -> Config {
+    Config { outstanding_per_issuer: 100, capacity: 1000, ..Config::default() }
+}
+
+macro_rules! suite {
+    ($make:expr) => {
+        $crate::nonce::contract::suite!(
+            $make,
+            a_spent_nonce_answers_its_retry_and_refuses_everything_else,
+            a_nonce_that_was_never_issued_is_not_found,
+            a_nonce_is_bound_to_its_order_and_its_window,
+            after_a_known_failure_only_the_same_content_may_try_again,
+            of_many_concurrent_spends_one_is_fresh_and_all_get_its_answer,
+            an_issuer_holds_no_more_than_its_share,
+            expired_nonces_are_forgotten_and_counted
+        );
+    };
+    ($make:expr, $($case:ident),*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let make = $make;
+                $crate::nonce::contract::$case(std::sync::Arc::new(make($crate::nonce::contract::config()))).await;
+            }
+        )*
+    };
+}
+pub(super) use suite;

@@ -1,0 +1,281 @@
+//! The nonce store of a single appliance: everything in this process's memory. A restart forgets
+//! all nonces, which makes them unknown and so unspendable.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Answer, Claim, Config, Error, Issued, Order, Refusal, Spend, Spent, Stats, Store, Use, random_nonce};
+use crate::{client::ClientIdentity, nonce_value::NonceValue, timestamp::Timestamp};
+
+/// Nonces in memory, behind one lock: every operation is a few map accesses.
+pub struct MemoryStore {
+    config: Config,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<NonceValue, Entry>,
+    by_expiry: BTreeSet<(i64, NonceValue)>,
+    outstanding: HashMap<ClientIdentity, u64>,
+    outstanding_total: u64,
+    expired_total: u64,
+    last_cleanup: Option<Timestamp>,
+}
+
+struct Entry {
+    issuer: ClientIdentity,
+    attestation_type: crate::attestation::AttestationType,
+    subject_address: Option<String>,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    life: Life,
+}
+
+enum Life {
+    Unspent,
+    /// Spent; the request that spent it is on its way.
+    InProgress {
+        content_digest: [u8; 32],
+        settled: Arc<Notify>,
+    },
+    /// Spent, but that request failed before anything was released.
+    Reopened {
+        content_digest: [u8; 32],
+    },
+    Settled {
+        content_digest: [u8; 32],
+        answer: Answer,
+    },
+}
+
+/// What one look at an entry decided.
+enum Step {
+    Done(Spend),
+    Wait(Arc<Notify>),
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, state: Mutex::default() }
+    }
+
+    fn step(&self, claim: &Claim, now: Timestamp) -> Result<Step, Refusal> {
+        let mut state = self.state.lock();
+        let entry = state.entries.get_mut(&claim.nonce).ok_or(Refusal::NotFound)?;
+        entry.check(&claim.use_, now, self.config.clock_skew)?;
+        let spend = |entry: &mut Entry| {
+            let content_digest = claim.use_.content_digest;
+            entry.life = Life::InProgress { content_digest, settled: Arc::default() };
+            Step::Done(Spend::Fresh(Spent { nonce: claim.nonce.clone(), content_digest }))
+        };
+        match &entry.life {
+            Life::Unspent => {
+                let step = spend(entry);
+                let issuer = entry.issuer.clone();
+                state.no_longer_outstanding(&issuer);
+                Ok(step)
+            }
+            Life::Reopened { content_digest } if *content_digest == claim.use_.content_digest => Ok(spend(entry)),
+            Life::InProgress { content_digest, settled } if *content_digest == claim.use_.content_digest => {
+                Ok(Step::Wait(Arc::clone(settled)))
+            }
+            Life::Settled { content_digest, answer } if *content_digest == claim.use_.content_digest => {
+                Ok(Step::Done(Spend::Repeated(answer.clone())))
+            }
+            Life::Reopened { .. } | Life::InProgress { .. } | Life::Settled { .. } => Err(Refusal::AlreadyUsed),
+        }
+    }
+
+    /// Moves a nonce on from `InProgress` and wakes whoever waits for it.
+    fn finish(&self, spent: &Spent, life: Life) {
+        let mut state = self.state.lock();
+        // An entry whose window ended meanwhile is gone, and with it every possible retry.
+        if let Some(entry) = state.entries.get_mut(&spent.nonce)
+            && let Life::InProgress { settled, .. } = std::mem::replace(&mut entry.life, life)
+        {
+            settled.notify_waiters();
+        }
+    }
+}
+
+impl Entry {
+    /// The bindings of the order against the circumstances of the spend. Who asks comes first: to
+    /// anyone else the nonce shows nothing of itself.
+    fn check(&self, use_: &Use, now: Timestamp, skew: Duration) -> Result<(), Refusal> {
+        let skew = i64::try_from(skew.as_secs()).expect("checked: at most half a day");
+        if self.issuer != use_.issuer {
+            return Err(match self.life {
+                Life::Unspent => Refusal::IssuerMismatch,
+                Life::InProgress { .. } | Life::Reopened { .. } | Life::Settled { .. } => Refusal::AlreadyUsed,
+            });
+        }
+        if now >= self.expires_at {
+            return Err(Refusal::Expired);
+        }
+        if self.attestation_type != use_.attestation_type {
+            return Err(Refusal::TypeMismatch);
+        }
+        if self.subject_address.as_ref().is_some_and(|subject| *subject != use_.subject_address) {
+            return Err(Refusal::SubjectMismatch);
+        }
+        if use_.timestamp < self.issued_at.plus_seconds(-skew) || use_.timestamp > now.plus_seconds(skew) {
+            // A retry that let `issued_at` default is later than the first try, never out of range.
+            return Err(Refusal::InvalidTimestamp);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn no_longer_outstanding(&mut self, issuer: &ClientIdentity) {
+        self.outstanding_total -= 1;
+        if let Some(count) = self.outstanding.get_mut(issuer) {
+            *count -= 1;
+            if *count == 0 {
+                self.outstanding.remove(issuer);
+            }
+        }
+    }
+
+    /// Removes at most `limit` nonces whose window has ended.
+    fn forget_expired(&mut self, now: Timestamp, limit: usize) -> u64 {
+        let mut removed = 0;
+        while removed < limit as u64
+            && let Some((expires, _)) = self.by_expiry.first()
+            && *expires <= now.unix_seconds()
+            && let Some((_, nonce)) = self.by_expiry.pop_first()
+        {
+            if let Some(entry) = self.entries.remove(&nonce)
+                && matches!(entry.life, Life::Unspent)
+            {
+                self.no_longer_outstanding(&entry.issuer);
+                self.expired_total += 1;
+            }
+            removed += 1;
+        }
+        removed
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn issue(&self, order: &Order, count: usize, now: Timestamp) -> Result<Vec<Issued>, Error> {
+        let nonces = (0..count).map(|_| random_nonce()).collect::<Result<Vec<_>, _>>()?;
+        let now = now.truncated_to_seconds();
+        let window = i64::try_from(order.window.as_secs()).expect("checked: at most a day");
+        let expires_at = now.plus_seconds(window);
+        let mut state = self.state.lock();
+        // Two for one: the store shrinks whenever more has expired than is issued.
+        state.forget_expired(now, 2 * count);
+        let held = state.outstanding.get(&order.issuer).copied().unwrap_or(0);
+        let over_quota = held + count as u64 > self.config.outstanding_per_issuer as u64;
+        if over_quota || state.entries.len() + count > self.config.capacity {
+            return Err(Error::Refused(Refusal::StoreFull));
+        }
+        state.outstanding_total += count as u64;
+        *state.outstanding.entry(order.issuer.clone()).or_default() += count as u64;
+        for nonce in &nonces {
+            state.by_expiry.insert((expires_at.unix_seconds(), nonce.clone()));
+            state.entries.insert(
+                nonce.clone(),
+                Entry {
+                    issuer: order.issuer.clone(),
+                    attestation_type: order.attestation_type,
+                    subject_address: order.subject_address.clone(),
+                    issued_at: now,
+                    expires_at,
+                    life: Life::Unspent,
+                },
+            );
+        }
+        Ok(nonces.into_iter().map(|nonce| Issued { nonce, issued_at: now, expires_at }).collect())
+    }
+
+    async fn spend(&self, claim: Claim, patience: Duration, now: Timestamp) -> Result<Spend, Error> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match self.step(&claim, now).map_err(Error::Refused)? {
+                Step::Done(spend) => return Ok(spend),
+                Step::Wait(settled) => {
+                    let mut woken = std::pin::pin!(settled.notified());
+                    // Registered before the second look, so that a settle in between is not missed.
+                    woken.as_mut().enable();
+                    if let Step::Done(spend) = self.step(&claim, now).map_err(Error::Refused)? {
+                        return Ok(spend);
+                    }
+                    tokio::time::timeout_at(deadline, woken).await.map_err(|_| Error::InProgress)?;
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error> {
+        let content_digest = spent.content_digest;
+        self.finish(&spent, Life::Settled { content_digest, answer: answer.clone() });
+        Ok(())
+    }
+
+    async fn reopen(&self, spent: Spent) -> Result<(), Error> {
+        let content_digest = spent.content_digest;
+        self.finish(&spent, Life::Reopened { content_digest });
+        Ok(())
+    }
+
+    async fn cleanup(&self, now: Timestamp) -> Result<u64, Error> {
+        const BATCH: usize = 10_000;
+        let mut removed = 0;
+        loop {
+            let batch = {
+                let mut state = self.state.lock();
+                state.last_cleanup = Some(now);
+                state.forget_expired(now, BATCH)
+            };
+            removed += batch;
+            if batch < BATCH as u64 {
+                return Ok(removed);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn stats(&self) -> Result<Stats, Error> {
+        let state = self.state.lock();
+        let mut per_issuer: Vec<_> =
+            state.outstanding.iter().map(|(issuer, count)| (issuer.to_string(), *count)).collect();
+        per_issuer.sort();
+        Ok(Stats {
+            outstanding: state.outstanding_total,
+            spent: state.entries.len() as u64 - state.outstanding_total,
+            expired_total: state.expired_total,
+            capacity: self.config.capacity as u64,
+            per_issuer,
+            last_cleanup: state.last_cleanup,
+        })
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "in-process".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract;
+    use super::*;
+
+    contract::suite!(|config| MemoryStore::new(config));
+}

@@ -1,0 +1,244 @@
+//! Nonces: issued by the store, spent once.
+//!
+//! A nonce that the store did not issue, or no longer knows, is refused; so losing the store's
+//! content costs clients a new nonce and never allows a second use. [`Spent`] is minted only when
+//! a nonce changed from unspent to spent in this very call.
+
+mod memory;
+
+#[cfg(test)]
+mod contract;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+pub use memory::MemoryStore;
+
+use crate::{
+    attestation::AttestationType, client::ClientIdentity, evidence::Permitted, nonce_value::NonceValue,
+    timestamp::Timestamp,
+};
+
+/// `[nonce]` of the configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How long a nonce may be spent after it was issued: 300 s to 86 400 s.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub window: Duration,
+    /// How far a producer's clock may differ; at most half the window.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub clock_skew: Duration,
+    /// Unspent nonces that one producer may hold.
+    pub outstanding_per_issuer: usize,
+    /// Nonces in the store, spent ones included, until their window ends.
+    pub capacity: usize,
+}
+
+/// Bounds of [`Config::window`] and of a request's `window_seconds`, in seconds.
+pub const WINDOW_SECONDS: std::ops::RangeInclusive<u64> = 300..=86_400;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(3600),
+            clock_skew: Duration::from_secs(300),
+            outstanding_per_issuer: 10_000,
+            capacity: 2_000_000,
+        }
+    }
+}
+
+impl Config {
+    /// The rules that the types do not hold.
+    pub fn check(&self) -> Result<(), String> {
+        if !WINDOW_SECONDS.contains(&self.window.as_secs()) {
+            return Err("nonce.window must be between 300s and 86400s (24h)".into());
+        }
+        if self.clock_skew > self.window / 2 {
+            return Err("nonce.clock_skew must be at most half of nonce.window".into());
+        }
+        if self.outstanding_per_issuer == 0 || self.capacity < self.outstanding_per_issuer {
+            return Err("nonce.capacity must be at least nonce.outstanding_per_issuer, and both above 0".into());
+        }
+        Ok(())
+    }
+}
+
+/// A request for a nonce.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The producer on whose behalf attestations are issued: who asks for the nonce.
+    pub issuer: ClientIdentity,
+    pub attestation_type: AttestationType,
+    /// When named, the nonce is good for this subject only.
+    pub subject_address: Option<String>,
+    pub window: Duration,
+}
+
+/// A nonce, and how long it may be spent.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub nonce: NonceValue,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+/// What a nonce is to be spent on. Made only from a permit.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    nonce: NonceValue,
+    use_: Use,
+}
+
+/// The circumstances that must match those of the order.
+#[derive(Clone, Debug)]
+pub struct Use {
+    pub issuer: ClientIdentity,
+    pub attestation_type: AttestationType,
+    pub subject_address: String,
+    /// `issued_at` of the attestation.
+    pub timestamp: Timestamp,
+    /// The content, for telling a retry from a second use.
+    pub content_digest: [u8; 32],
+}
+
+impl Claim {
+    /// The claim of a permitted request.
+    #[must_use]
+    pub fn new(_permit: &impl Permitted, nonce: NonceValue, use_: Use) -> Self {
+        Self { nonce, use_ }
+    }
+}
+
+/// A nonce was spent by this call, and by no other.
+#[derive(Debug)]
+pub struct Spent {
+    nonce: NonceValue,
+    content_digest: [u8; 32],
+}
+
+impl Spent {
+    /// The nonce that was spent.
+    #[must_use]
+    pub fn nonce(&self) -> &NonceValue {
+        &self.nonce
+    }
+}
+
+/// What a spent nonce was spent on: enough to give a retry the same answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub key_id: String,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub created: Timestamp,
+    /// Standard base64, as in `proof_value`.
+    pub signature: String,
+    pub audit_sequence: u64,
+}
+
+/// The outcome of a spend that was not refused.
+#[derive(Debug)]
+pub enum Spend {
+    /// Spent now: the caller may sign once.
+    Fresh(Spent),
+    /// Spent before by the same client on the same content: this was the answer.
+    Repeated(Answer),
+}
+
+/// Why a nonce is refused: a closed set, the same in problems, metrics and the audit trail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    NotFound,
+    AlreadyUsed,
+    Expired,
+    IssuerMismatch,
+    SubjectMismatch,
+    TypeMismatch,
+    InvalidTimestamp,
+    InvalidFormat,
+    StoreFull,
+    StoreFailover,
+}
+
+impl Refusal {
+    /// The reason on the wire and in `nonce_rejected_total{reason}`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::AlreadyUsed => "already_used",
+            Self::Expired => "expired",
+            Self::IssuerMismatch => "issuer_mismatch",
+            Self::SubjectMismatch => "subject_mismatch",
+            Self::TypeMismatch => "type_mismatch",
+            Self::InvalidTimestamp => "invalid_timestamp",
+            Self::InvalidFormat => "invalid_format",
+            Self::StoreFull => "store_full",
+            Self::StoreFailover => "store_failover",
+        }
+    }
+}
+
+/// Why a call to the store gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("nonce refused: {}", .0.as_str())]
+    Refused(Refusal),
+    /// The same nonce and content is being signed by another request right now.
+    #[error("the same request is in progress")]
+    InProgress,
+    #[error("the nonce store cannot be reached")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Counts for `GET /api/v1/nonce/stats`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub outstanding: u64,
+    pub spent: u64,
+    pub expired_total: u64,
+    pub capacity: u64,
+    pub per_issuer: Vec<(String, u64)>,
+    pub last_cleanup: Option<Timestamp>,
+}
+
+/// A nonce store. Every adapter passes the same contract suite (`nonce/contract.rs`).
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Issues `count` fresh random nonces, or none.
+    async fn issue(&self, order: &Order, count: usize, now: Timestamp) -> Result<Vec<Issued>, Error>;
+
+    /// Spends a nonce in one atomic step; waits at most `patience` for the same request in progress.
+    async fn spend(&self, claim: Claim, patience: Duration, now: Timestamp) -> Result<Spend, Error>;
+
+    /// Keeps the answer beside the spent nonce, for retries.
+    async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error>;
+
+    /// After a failure that is known to have released nothing: the same client may try the same
+    /// content again, nobody anything else.
+    async fn reopen(&self, spent: Spent) -> Result<(), Error>;
+
+    /// Forgets nonces whose window has ended; returns how many.
+    async fn cleanup(&self, now: Timestamp) -> Result<u64, Error>;
+
+    /// Counts, without a walk over all nonces.
+    async fn stats(&self) -> Result<Stats, Error>;
+
+    /// Whether the store would answer now.
+    async fn ping(&self) -> Result<(), Error>;
+
+    /// What the store is, for health and logs. No secrets.
+    fn describe(&self) -> String;
+}
+
+/// A fresh nonce from the operating system's generator.
+fn random_nonce() -> Result<NonceValue, Error> {
+    let mut bytes = [0; NonceValue::ISSUED_LENGTH];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Unavailable(Box::new(error)))?;
+    Ok(NonceValue::from_bytes(&bytes).expect("32 random bytes are not all 00 or ff"))
+}
