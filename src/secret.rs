@@ -12,7 +12,7 @@ use rustix::{
     fs::OFlags,
     process::{DumpableBehavior, Resource, Rlimit},
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 /// Longest secret file that is read.
@@ -23,6 +23,8 @@ const MAX_BYTES: usize = 4096;
 pub enum SecretError {
     #[error("cannot read secret file {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot write secret file {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
     #[error("secret file {path} can be read by others (mode {mode:04o}): make it 0400 or 0600")]
     TooOpen { path: PathBuf, mode: u32 },
     #[error("secret file {path} belongs to uid {owner}: it must belong to root or to the service's own user")]
@@ -60,6 +62,12 @@ pub fn from_credential(name: &str) -> Result<SecretString, SecretError> {
     read(open(&path)?, &path)
 }
 
+/// Writes a secret that this program made itself to a new file (mode 0600).
+pub fn to_file(path: &Path, secret: &SecretString) -> Result<(), SecretError> {
+    crate::durable::replace(path, secret.expose_secret().as_bytes())
+        .map_err(|source| SecretError::Write { path: path.into(), source })
+}
+
 fn open(path: &Path) -> Result<File, SecretError> {
     OpenOptions::new()
         .read(true)
@@ -94,7 +102,6 @@ pub fn forbid_core_dumps() -> Result<(), SecretError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret;
     use std::os::unix::fs::PermissionsExt;
 
     fn file(content: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {

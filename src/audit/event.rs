@@ -1,7 +1,7 @@
 //! One record of the trail.
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::{client::Client, timestamp::Timestamp};
 
@@ -167,6 +167,13 @@ impl Event {
         self
     }
 
+    /// The same event as an intent: what is about to be done.
+    #[must_use]
+    pub fn pending(mut self) -> Self {
+        self.outcome = Outcome::Pending;
+        self
+    }
+
     /// The same event as a failure.
     #[must_use]
     pub fn failed(mut self, severity: Severity) -> Self {
@@ -183,13 +190,8 @@ impl Event {
         self
     }
 
-    /// One line of the trail, without its newline.
-    pub(super) fn to_line(&self, sequence: u64, source: &Value) -> Vec<u8> {
-        let mut line = serde_json::to_value(self).unwrap_or_else(|_| json!({}));
-        if let Value::Object(fields) = &mut line {
-            fields.insert("sequence".into(), sequence.into());
-            fields.insert("source".into(), source.clone());
-        }
-        serde_json::to_vec(&line).expect("a JSON value has an encoding")
+    /// The record as JSON, without the fields that the writer adds.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("events are text and numbers")
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod algorithm;
 pub mod id;
+pub mod ledger;
 pub mod public;
 pub mod record;
 pub mod standing;
@@ -10,7 +11,8 @@ pub mod state;
 
 pub use algorithm::Algorithm;
 pub use id::{KeyId, SignerId};
+pub use ledger::{Ledger, LedgerUnavailable};
 pub use public::{PublicKey, Signature};
 pub use record::{Event, Record};
-pub use standing::{KeyEntry, Standing};
+pub use standing::{KeyEntry, LedgerError, Standing, StoredRecord};
 pub use state::KeyState;

@@ -4,7 +4,7 @@
 //! a gap, a step that the rules forbid) is an error and never skipped: the standing of a key must
 //! not depend on what could be read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     key::{
@@ -52,10 +52,10 @@ impl KeyEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     signer: SignerId,
-    keys: BTreeMap<u32, KeyEntry>,
+    keys: BTreeMap<u32, Arc<KeyEntry>>,
     active: Option<u32>,
-    last_sequence: u64,
-    head: [u8; 32],
+    /// SHA-256 of every record that counts, in order: the ledger's length and head.
+    digests: Vec<[u8; 32]>,
     superseded: Vec<String>,
 }
 
@@ -66,6 +66,8 @@ pub enum LedgerError {
     Unreadable { label: String },
     #[error("ledger record {sequence} is missing, but later ones exist: part of the ledger was lost or removed")]
     Gap { sequence: u64 },
+    #[error("ledger record {sequence} does not follow the one before it: one of the two was altered or replaced")]
+    Unlinked { sequence: u64 },
     #[error("ledger record {sequence} ({event}) contradicts the records before it: {detail}")]
     Contradiction { sequence: u64, event: &'static str, detail: &'static str },
 }
@@ -81,7 +83,7 @@ impl Standing {
     /// The standing of a signer whose ledger has no records.
     #[must_use]
     pub fn empty(signer: SignerId) -> Self {
-        Self { signer, keys: BTreeMap::new(), active: None, last_sequence: 0, head: GENESIS, superseded: Vec::new() }
+        Self { signer, keys: BTreeMap::new(), active: None, digests: Vec::new(), superseded: Vec::new() }
     }
 
     /// Folds `stored` records, in any order. Records of other signers on the same token are left
@@ -97,15 +99,15 @@ impl Standing {
         }
         let mut standing = Self::empty(signer.clone());
         for (sequence, mut candidates) in by_sequence {
-            if sequence != standing.last_sequence + 1 {
-                return Err(LedgerError::Gap { sequence: standing.last_sequence + 1 });
+            if sequence != standing.last_sequence() + 1 {
+                return Err(LedgerError::Gap { sequence: standing.last_sequence() + 1 });
             }
             candidates.sort_unstable_by_key(|(digest, _)| *digest);
             let (follows, stray): (Vec<_>, Vec<_>) =
-                candidates.into_iter().partition(|(_, record)| record.previous.as_bytes() == standing.head);
+                candidates.into_iter().partition(|(_, record)| record.previous.as_bytes() == standing.head());
             let mut follows = follows.into_iter();
             let Some((digest, record)) = follows.next() else {
-                return Err(LedgerError::Gap { sequence });
+                return Err(LedgerError::Unlinked { sequence });
             };
             standing.superseded.extend(follows.chain(stray).map(|(_, loser)| loser.label()));
             standing.apply(&record, digest)?;
@@ -124,7 +126,7 @@ impl Standing {
                 }
                 let entry =
                     self.entry(generated, record).ok_or_else(|| contradiction("its public key cannot be read"))?;
-                self.keys.insert(generated.key, entry);
+                self.keys.insert(generated.key, Arc::new(entry));
             }
             Event::KeyActivated(KeyActivated { key }) => {
                 if self.active.is_some() {
@@ -134,12 +136,11 @@ impl Standing {
                 if entry.activated_at.is_some() {
                     return Err(contradiction("the key was active before"));
                 }
-                entry.activated_at = Some(from_generalized_time(&record.time));
+                Arc::make_mut(entry).activated_at = Some(from_generalized_time(&record.time));
                 self.active = Some(*key);
             }
         }
-        self.last_sequence = record.sequence;
-        self.head = digest;
+        self.digests.push(digest);
         Ok(())
     }
 
@@ -164,11 +165,11 @@ impl Standing {
     pub fn next_record(&self, event: Event, actor: &str, now: Timestamp) -> Record {
         Record {
             version: record::VERSION,
-            sequence: self.last_sequence + 1,
+            sequence: self.last_sequence() + 1,
             time: to_generalized_time(now),
             signer: self.signer.as_str().to_owned(),
             actor: actor.to_owned(),
-            previous: der::asn1::OctetString::new(self.head).expect("32 bytes are a valid octet string"),
+            previous: der::asn1::OctetString::new(*self.head()).expect("32 bytes are a valid octet string"),
             event,
         }
     }
@@ -181,37 +182,43 @@ impl Standing {
 
     /// The key that was activated last and not replaced since, whatever the clock says of it.
     #[must_use]
-    pub fn active(&self) -> Option<&KeyEntry> {
+    pub fn active(&self) -> Option<&Arc<KeyEntry>> {
         self.active.and_then(|sequence| self.keys.get(&sequence))
     }
 
     /// A key by its id.
     #[must_use]
-    pub fn key(&self, id: &KeyId) -> Option<&KeyEntry> {
+    pub fn key(&self, id: &KeyId) -> Option<&Arc<KeyEntry>> {
         (id.signer == self.signer).then(|| self.keys.get(&id.sequence)).flatten()
     }
 
     /// All keys, oldest first.
-    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &KeyEntry> {
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Arc<KeyEntry>> {
         self.keys.values()
     }
 
     /// True when no key was ever recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.last_sequence == 0
+        self.digests.is_empty()
     }
 
     /// How many records the ledger has.
     #[must_use]
     pub fn last_sequence(&self) -> u64 {
-        self.last_sequence
+        self.digests.len() as u64
+    }
+
+    /// SHA-256 of the record with this sequence.
+    #[must_use]
+    pub fn digest_at(&self, sequence: u64) -> Option<&[u8; 32]> {
+        self.digests.get(usize::try_from(sequence.checked_sub(1)?).ok()?)
     }
 
     /// SHA-256 of the last record.
     #[must_use]
     pub fn head(&self) -> &[u8; 32] {
-        &self.head
+        self.digests.last().unwrap_or(&GENESIS)
     }
 
     /// Labels of records that lost a race and do not count.

@@ -1,0 +1,283 @@
+//! The appliance put together: build → addresses → run until stopped.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::{
+    audit::{self, Audit, Event, EventType, Source},
+    clock::Clock,
+    config::{Config, LedgerConfig},
+    durable::{self, DirectoryLock},
+    exit_code::ExitCode,
+    http::Servers,
+    key::{Ledger, LedgerError, LedgerUnavailable, Standing},
+    ledger_file::FileLedger,
+    metrics::Metrics,
+    nonce::{self, MemoryStore},
+    secret::SecretError,
+    service::{
+        self, Keyring, Policy, Service,
+        first_key::{self, Asker, Findings},
+        keyring::NewKey,
+        marker::{Marker, Mismatch},
+        opaque::OpaqueOrder,
+    },
+    supervisor,
+    token::{self, DataObjectLedger, KeyRef, Token},
+};
+
+/// Why the appliance does not start. Every message says what was refused and why.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(String),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("{0}")]
+    Token(#[from] token::Error),
+    #[error("state directory {path}: {source}")]
+    State { path: PathBuf, source: std::io::Error },
+    #[error("another process uses the state directory {path}")]
+    StateLocked { path: PathBuf },
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    LedgerUnavailable(#[from] LedgerUnavailable),
+    #[error("ledger file {path}: {source}")]
+    LedgerFile { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Mismatch(#[from] Mismatch),
+    #[error("{0}")]
+    FirstKey(#[from] first_key::Refusal),
+    #[error("the active key {key_id} is not usable: {source}")]
+    ActiveKey { key_id: String, source: token::Error },
+    #[error("{0}")]
+    Service(#[from] service::Error),
+    #[error("metrics: {0}")]
+    Metrics(String),
+    #[error("cannot listen: {0}")]
+    Listen(std::io::Error),
+}
+
+impl StartError {
+    /// How the process ends with this error.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Secret(_) => ExitCode::Config,
+            // An HSM that is not reachable yet looks like no token at all: starting again may help,
+            // and tries no PIN.
+            Self::Token(token::Error::NoToken { .. }) => ExitCode::Unavailable,
+            Self::Token(error) if error.is_configuration() => ExitCode::Config,
+            Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
+            Self::Token(_)
+            | Self::State { .. }
+            | Self::StateLocked { .. }
+            | Self::Audit(_)
+            | Self::Ledger(_)
+            | Self::LedgerUnavailable(_)
+            | Self::LedgerFile { .. }
+            | Self::Mismatch(_)
+            | Self::FirstKey(_)
+            | Self::ActiveKey { .. }
+            | Self::Service(_)
+            | Self::Metrics(_)
+            | Self::Listen(_) => ExitCode::Unavailable,
+        }
+    }
+}
+
+/// A token with its ledger read, before anything is served.
+pub struct Opened {
+    pub token: Token,
+    pub standing: Standing,
+    marker: Marker,
+}
+
+impl Opened {
+    /// Logs in, reads the ledger, and compares it with what this appliance has seen before.
+    /// Nothing is written.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let pin = config.token.pin_source().map_err(StartError::Config)?.read()?;
+        let token = Arc::new(Token::open(&config.token, &pin)?);
+        drop(pin);
+        let marker = Marker::new(&config.state.directory, &token.identity().serial);
+        let records = ledger(config, &token)?.read().await;
+        let token = Arc::into_inner(token).expect("the ledger that shared it is gone");
+        let standing = records
+            .map_err(StartError::from)
+            .and_then(|records| Ok(Standing::fold(&config.signer.id, records)?))
+            .and_then(|standing| Ok(marker.compare(&standing).map(|()| standing)?));
+        match standing {
+            Ok(standing) => Ok(Self { token, standing, marker }),
+            Err(error) => {
+                // What matters is the error; a token that cannot even be closed adds nothing.
+                let _ = token.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// Checks that the active key, if there is one, is on the token, is what its record says, and
+    /// signs.
+    pub async fn check_active_key(&self) -> Result<(), StartError> {
+        let Some(key) = self.standing.active() else { return Ok(()) };
+        let order = OpaqueOrder::canary("start");
+        let unusable = |source| StartError::ActiveKey { key_id: key.id.to_string(), source };
+        self.token.sign(&KeyRef::from(&**key), &order).await.map_err(unusable)?;
+        self.token.key_attributes(key.object_id.clone()).await.map_err(unusable)?;
+        Ok(())
+    }
+
+    /// Whether a first key may be made here.
+    pub async fn permit_first_key(&self, asker: &Asker, config: &Config) -> Result<(), StartError> {
+        let key_labels = self.token.key_labels(format!("{}:", config.signer.id)).await?;
+        let findings = Findings {
+            standing: &self.standing,
+            token_serial: &self.token.identity().serial,
+            key_labels: &key_labels,
+            marker: &self.marker,
+            audit: &config.audit,
+        };
+        Ok(first_key::permit(asker, &findings)?)
+    }
+}
+
+fn ledger(config: &Config, token: &Arc<Token>) -> Result<Arc<dyn Ledger>, StartError> {
+    Ok(match &config.ledger {
+        LedgerConfig::Token => Arc::new(DataObjectLedger::new(Arc::clone(token))),
+        LedgerConfig::File { path } => {
+            Arc::new(FileLedger::open(path).map_err(|source| StartError::LedgerFile { path: path.clone(), source })?)
+        }
+    })
+}
+
+/// The appliance, ready to serve.
+pub struct App {
+    pub service: Arc<Service>,
+    _state: DirectoryLock,
+}
+
+impl App {
+    /// Puts everything together. `asker` decides whether an empty token gets its first key.
+    pub async fn build(config: &Config, asker: &Asker, clock: Clock) -> Result<Self, StartError> {
+        config.check().map_err(StartError::Config)?;
+        let state = lock_state(config)?;
+        let mut opened = Opened::open(config).await?;
+        let first_key_wanted = opened.standing.is_empty();
+        if first_key_wanted {
+            opened = reread_before_first_key(opened, asker, config).await?;
+        }
+        opened.check_active_key().await?;
+        let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
+        let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
+        let token = Arc::new(opened.token);
+        let keyring =
+            Keyring::load(config.signer.id.clone(), ledger(config, &token)?, Arc::clone(&token), opened.marker).await?;
+        keyring.refresh().await?;
+        let service = Service {
+            signer: config.signer.clone(),
+            policy: Policy {
+                key: config.key_policy.clone(),
+                clock_skew: config.nonce.clock_skew,
+                nonce_window: config.nonce.window,
+                patience: config.token.call_deadline,
+            },
+            keyring,
+            nonces: nonce_store(config),
+            audit,
+            token,
+            clock,
+            metrics,
+        };
+        if first_key_wanted {
+            let actor = match asker {
+                Asker::Person { command } => command,
+                Asker::Configuration { .. } => "serve",
+            };
+            let order = NewKey { algorithm: config.key_policy.algorithm, policy: &config.key_policy, actor };
+            let id = service.keyring.generate_and_activate(order, &service.audit, &service.clock).await?;
+            tracing::info!(key_id = %id, "the first key was generated and activated");
+        }
+        Ok(Self { service: Arc::new(service), _state: state })
+    }
+
+    /// Serves until a signal or a fatal failure; `ready` is told where.
+    pub async fn run_until_stopped(
+        self,
+        config: &Config,
+        ready: impl FnOnce(SocketAddr, SocketAddr),
+    ) -> Result<ExitCode, StartError> {
+        let servers = Servers::bind(&config.http, &config.metrics, &self.service).map_err(StartError::Listen)?;
+        let (api, metrics) = (servers.api_address(), servers.metrics_address());
+        self.note(EventType::ServiceStarted, "start").await?;
+        let code = supervisor::run(servers, &self.service, || ready(api, metrics)).await;
+        if code == ExitCode::Success {
+            self.note(EventType::ServiceStopped, "stop").await?;
+        }
+        Ok(code)
+    }
+
+    /// Puts away everything that was opened, without serving.
+    pub fn close(self) -> Result<(), StartError> {
+        if let Some(service) = Arc::into_inner(self.service) {
+            drop(service.keyring);
+            if let Some(token) = Arc::into_inner(service.token) {
+                token.close()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn note(&self, kind: EventType, action: &'static str) -> Result<(), StartError> {
+        let service = &self.service;
+        let event = Event::of_service(kind, action, "verification-signer", service.clock.now());
+        service.audit.record(event).await.map_err(service::Error::from)?;
+        Ok(())
+    }
+}
+
+fn lock_state(config: &Config) -> Result<DirectoryLock, StartError> {
+    let path = &config.state.directory;
+    let unusable = |source| StartError::State { path: path.clone(), source };
+    if !path.is_dir() {
+        durable::private_directory(path).map_err(unusable)?;
+    }
+    durable::lock_directory(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => StartError::StateLocked { path: path.clone() },
+        _ => unusable(error),
+    })
+}
+
+/// Looks again through a freshly initialised module, twice, with time between: a token that
+/// others are logging in to can look empty to one reader for a moment.
+async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Config) -> Result<Opened, StartError> {
+    const SETTLE: Duration = Duration::from_millis(150);
+    for _ in 0..2 {
+        if let Err(refusal) = opened.permit_first_key(asker, config).await {
+            let _ = opened.token.close();
+            return Err(refusal);
+        }
+        opened.token.close()?;
+        tokio::time::sleep(SETTLE).await;
+        opened = Opened::open(config).await?;
+    }
+    opened.permit_first_key(asker, config).await?;
+    Ok(opened)
+}
+
+fn nonce_store(config: &Config) -> Arc<dyn nonce::Store> {
+    Arc::new(MemoryStore::new(config.nonce.clone()))
+}
+
+fn source(config: &Config) -> Source {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Source {
+        service: "verification-signer",
+        component: "signer",
+        instance: format!("{}@{host}", config.signer.id),
+        version: env!("CARGO_PKG_VERSION"),
+        host,
+    }
+}

@@ -1,0 +1,40 @@
+//! `check`: everything `serve` would refuse, without serving or writing anything.
+
+use super::{block_on, refused};
+use crate::{
+    app::{Opened, StartError},
+    config::Config,
+    exit_code::ExitCode,
+    service::first_key::Asker,
+};
+
+pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
+    block_on(async {
+        let opened = Opened::open(config).await?;
+        let identity = opened.token.identity().clone();
+        println!("configuration  ok");
+        println!("token          {} ({} {}), logged in", identity.uri(), identity.manufacturer, identity.model);
+        let algorithms: Vec<_> = opened.token.algorithms().iter().map(|algorithm| algorithm.as_str()).collect();
+        println!("algorithms     {}", algorithms.join(", "));
+        println!("ledger         {} records, {} keys", opened.standing.last_sequence(), opened.standing.keys().count());
+        for label in opened.standing.superseded() {
+            println!("warning        ledger record {label:?} lost a race and does not count");
+        }
+        match opened.standing.active() {
+            Some(key) => {
+                opened.check_active_key().await?;
+                println!("active key     {} ({}), signs, expires {}", key.id, key.algorithm(), key.not_after);
+            }
+            None => {
+                let allowed_serial = config.key_policy.first_key_on_token_serial.clone();
+                opened.permit_first_key(&Asker::Configuration { allowed_serial }, config).await?;
+                println!("active key     none yet: `serve` will make the first one on this token");
+            }
+        }
+        opened.token.close()?;
+        Ok(())
+    })
+    .map(|()| ExitCode::Success)
+    // Whatever `serve` would refuse is for somebody to correct before it is started.
+    .map_err(|error: StartError| refused(&error, ExitCode::Config))
+}

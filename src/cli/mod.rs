@@ -1,0 +1,71 @@
+//! The command line: one file a subcommand.
+
+mod check;
+mod dev;
+mod init;
+mod serve;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::{config::Config, exit_code::ExitCode, telemetry};
+
+/// HSM-first signing appliance for VEID attestations.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the appliance.
+    Serve(ConfigFile),
+    /// Try it out: a software token, throw-away keys, loopback only, no authentication.
+    Dev(dev::Options),
+    /// Read the configuration, open the token, log in, and say what would be refused.
+    Check(ConfigFile),
+    /// Generate and activate the first key on an empty token.
+    Init(ConfigFile),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, ExitCode> {
+        let config = Config::load(&self.config).map_err(|error| refused(&error, ExitCode::Config))?;
+        telemetry::start(config.log);
+        Ok(config)
+    }
+}
+
+impl Cli {
+    /// Runs the chosen command.
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Serve(file) => file.load().and_then(|config| serve::run(&config)),
+            Command::Dev(options) => dev::run(&options),
+            Command::Check(file) => file.load().and_then(|config| check::run(&config)),
+            Command::Init(file) => file.load().and_then(|config| init::run(&config)),
+        };
+        result.unwrap_or_else(|code| code)
+    }
+}
+
+/// Says what was refused, to the person and to the log's reader alike.
+fn refused(error: &dyn std::fmt::Display, code: ExitCode) -> ExitCode {
+    eprintln!("verification-signer: {error}");
+    code
+}
+
+/// Runs a future on the runtime that actix-web wants on the main thread.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    actix_web::rt::System::new().block_on(future)
+}

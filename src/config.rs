@@ -1,0 +1,96 @@
+//! The configuration file: one TOML file, no unknown keys, everything parsed here and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{
+    audit, http, nonce,
+    service::{KeyPolicy, SignerConfig},
+    telemetry, token,
+};
+
+/// The whole file. Each table belongs to the room that reads it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub signer: SignerConfig,
+    #[serde(default)]
+    pub state: StateConfig,
+    pub token: token::Config,
+    #[serde(default)]
+    pub ledger: LedgerConfig,
+    #[serde(default)]
+    pub key_policy: KeyPolicy,
+    #[serde(default)]
+    pub nonce: nonce::Config,
+    #[serde(default)]
+    pub audit: audit::Config,
+    #[serde(default)]
+    pub http: http::Config,
+    #[serde(default)]
+    pub metrics: http::MetricsConfig,
+    #[serde(default)]
+    pub log: telemetry::Config,
+}
+
+/// `[state]`: what this appliance remembers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateConfig {
+    /// A directory only the service can enter.
+    pub directory: PathBuf,
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("/var/lib/verification-signer") }
+    }
+}
+
+/// `[ledger]`: where the key ledger is kept.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, tag = "store", rename_all = "kebab-case")]
+pub enum LedgerConfig {
+    /// Data objects on the token: an appliance beside the same token needs nothing else.
+    #[default]
+    Token,
+    /// A file, for tokens without data objects. Only one appliance may then use the token.
+    File { path: PathBuf },
+}
+
+/// Why a configuration is refused. The message names the place.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {message}")]
+    Invalid { path: PathBuf, message: String },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(&text).map_err(|message| ConfigError::Invalid { path: path.into(), message })
+    }
+
+    /// Reads and checks the text of a file.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The rules that the types do not hold.
+    pub fn check(&self) -> Result<(), String> {
+        self.token.check()?;
+        self.key_policy.check()?;
+        self.nonce.check()?;
+        self.http.check()?;
+        if self.http.listen == self.metrics.listen && self.http.listen.port() != 0 {
+            return Err("http.listen and metrics.listen are the same address".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! `/api/v1/keys`: what there is, in which state, and the public halves in the forms people use.
+
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+use x509_cert::der::pem::{LineEnding, encode_string};
+
+use super::problem::{NO_SUCH_ACTIVE_KEY, Problem};
+use crate::{
+    key::{Algorithm, KeyEntry, KeyId, KeyState},
+    service::{Error, Service},
+    timestamp::Timestamp,
+};
+
+/// A key as it goes out.
+#[derive(Serialize)]
+pub(super) struct KeyView {
+    key_id: KeyId,
+    sequence: u32,
+    state: KeyState,
+    algorithm: Algorithm,
+    fingerprint: String,
+    generated_at: Timestamp,
+    activated_at: Option<Timestamp>,
+    not_before: Timestamp,
+    expires_at: Timestamp,
+    /// Seconds since activation.
+    age_seconds: Option<i64>,
+    token: TokenView,
+}
+
+/// Where the key object stands, in the words of pkcs11-tool.
+#[derive(Serialize)]
+struct TokenView {
+    serial: String,
+    object_label: String,
+    object_id: String,
+    /// Parts of the strict template that this token refuses.
+    omitted: Vec<String>,
+}
+
+impl KeyView {
+    pub(super) fn new(key: &KeyEntry, now: Timestamp) -> Self {
+        Self {
+            key_id: key.id.clone(),
+            sequence: key.id.sequence,
+            state: key.state(now),
+            algorithm: key.algorithm(),
+            fingerprint: key.public_key.fingerprint(),
+            generated_at: key.generated_at,
+            activated_at: key.activated_at,
+            not_before: key.not_before,
+            expires_at: key.not_after,
+            age_seconds: key.activated_at.map(|activated| now.seconds_since(activated)),
+            token: TokenView {
+                serial: key.token_serial.clone(),
+                object_label: key.label.clone(),
+                object_id: hex::encode(&key.object_id),
+                omitted: key.omitted.clone(),
+            },
+        }
+    }
+}
+
+/// `GET /api/v1/keys`: a bare array, newest first.
+pub async fn list(service: web::Data<Service>) -> HttpResponse {
+    let now = service.clock.now();
+    let keys: Vec<_> = service.keyring.standing().keys().rev().map(|key| KeyView::new(key, now)).collect();
+    HttpResponse::Ok().json(keys)
+}
+
+/// `GET /api/v1/keys/active`
+pub async fn active(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
+    let now = service.clock.now();
+    match service.keyring.active(now) {
+        Ok(key) => Ok(HttpResponse::Ok().json(KeyView::new(&key, now))),
+        Err(error) => Err(Problem::new(&NO_SUCH_ACTIVE_KEY, format!("{error}."))),
+    }
+}
+
+/// `GET /api/v1/keys/{key_id}`
+pub async fn one(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let key = service.keyring.find_by_text(&key_id)?;
+    Ok(HttpResponse::Ok().json(KeyView::new(&key, service.clock.now())))
+}
+
+/// `GET /api/v1/keys/{key_id}/public.pem`
+pub async fn public_pem(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let key = service.keyring.find_by_text(&key_id)?;
+    Ok(HttpResponse::Ok().content_type("application/x-pem-file").body(key.public_key.to_pem()))
+}
+
+/// `GET /api/v1/keys/{key_id}/certificate.pem`
+pub async fn certificate_pem(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let key = service.keyring.find_by_text(&key_id)?;
+    let der = service.token.certificate(key.object_id.clone()).await.map_err(Error::from)?;
+    let der = der.ok_or_else(|| Error::NoCertificate(key.id.clone()))?;
+    let pem = encode_string("CERTIFICATE", LineEnding::LF, &der)
+        .map_err(|_| Error::Internal("a certificate that has no PEM form"))?;
+    Ok(HttpResponse::Ok().content_type("application/x-pem-file").body(pem))
+}

@@ -1,0 +1,118 @@
+//! `/api/v1/nonces` and `/api/v1/nonce/…`.
+
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{problem::Problem, request::Caller, strict_json::StrictJson};
+use crate::{
+    attestation::AttestationType,
+    nonce::Issued,
+    nonce_value::NonceValue,
+    service::{Service, nonces::NonceOrder},
+    timestamp::Timestamp,
+};
+
+/// Body of `POST /api/v1/nonces`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a nonce request object")]
+pub struct OneNonce {
+    attestation_type: AttestationType,
+    #[serde(default)]
+    subject_address: Option<String>,
+    #[serde(default)]
+    window_seconds: Option<u64>,
+}
+
+/// Body of `POST /api/v1/nonces/batch`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a nonce batch request object")]
+pub struct ManyNonces {
+    attestation_type: AttestationType,
+    #[serde(default)]
+    subject_address: Option<String>,
+    #[serde(default)]
+    window_seconds: Option<u64>,
+    count: u64,
+}
+
+/// A nonce as it goes out.
+#[derive(Serialize)]
+struct NonceView<'a> {
+    nonce: &'a NonceValue,
+    attestation_type: AttestationType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject_address: Option<&'a str>,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    window_seconds: i64,
+}
+
+impl<'a> NonceView<'a> {
+    fn new(issued: &'a Issued, attestation_type: AttestationType, subject_address: Option<&'a str>) -> Self {
+        Self {
+            nonce: &issued.nonce,
+            attestation_type,
+            subject_address,
+            issued_at: issued.issued_at,
+            expires_at: issued.expires_at,
+            window_seconds: issued.expires_at.seconds_since(issued.issued_at),
+        }
+    }
+}
+
+/// `POST /api/v1/nonces`
+pub async fn issue(
+    service: web::Data<Service>,
+    caller: Caller,
+    body: StrictJson<OneNonce>,
+) -> Result<HttpResponse, Problem> {
+    let OneNonce { attestation_type, subject_address, window_seconds } = body.0;
+    let order = NonceOrder { attestation_type, subject_address: subject_address.clone(), window_seconds, count: 1 };
+    let issued = service.issue_nonces(&caller.0, order).await?;
+    let views: Vec<_> =
+        issued.iter().map(|one| NonceView::new(one, attestation_type, subject_address.as_deref())).collect();
+    Ok(HttpResponse::Ok().json(&views[0]))
+}
+
+/// `POST /api/v1/nonces/batch`
+pub async fn issue_batch(
+    service: web::Data<Service>,
+    caller: Caller,
+    body: StrictJson<ManyNonces>,
+) -> Result<HttpResponse, Problem> {
+    let ManyNonces { attestation_type, subject_address, window_seconds, count } = body.0;
+    let order = NonceOrder { attestation_type, subject_address: subject_address.clone(), window_seconds, count };
+    let issued = service.issue_nonces(&caller.0, order).await?;
+    let views: Vec<_> =
+        issued.iter().map(|one| NonceView::new(one, attestation_type, subject_address.as_deref())).collect();
+    Ok(HttpResponse::Ok().json(views))
+}
+
+/// `GET /api/v1/nonce/stats`
+pub async fn stats(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
+    let stats = service.nonce_stats().await?;
+    let total = stats.outstanding + stats.spent;
+    #[expect(clippy::cast_precision_loss, reason = "a share, shown to people")]
+    let fill = total as f64 / stats.capacity.max(1) as f64;
+    let per_issuer: Vec<_> = stats
+        .per_issuer
+        .iter()
+        .map(|(issuer, outstanding)| json!({ "issuer": issuer, "outstanding": outstanding }))
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({
+        "store": service.nonces.describe(),
+        "total": total,
+        "by_status": { "outstanding": stats.outstanding, "used": stats.spent, "expired_total": stats.expired_total },
+        "per_issuer": per_issuer,
+        "capacity": stats.capacity,
+        "fill": fill,
+        "last_cleanup": stats.last_cleanup,
+    })))
+}
+
+/// `POST /api/v1/nonce/cleanup`
+pub async fn cleanup(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
+    let removed = service.clean_up_nonces().await?;
+    Ok(HttpResponse::Ok().json(json!({ "removed": removed })))
+}

@@ -1,0 +1,263 @@
+//! Every refusal, as `application/problem+json` (RFC 9457): what was refused, why, what to do.
+//!
+//! `type` is a reference relative to the server; `GET` on it explains the problem. Types are part
+//! of the interface and never change their meaning.
+
+use std::fmt;
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{StatusCode, header},
+    web,
+};
+use serde::Serialize;
+
+use crate::{
+    key::KeyState,
+    nonce::Refusal,
+    service::{Class, Error},
+};
+
+/// A type of problem. One row each in [`KINDS`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    pub name: &'static str,
+    pub status: StatusCode,
+    pub title: &'static str,
+    pub remedy: &'static str,
+}
+
+macro_rules! kinds {
+    ($($constant:ident = $name:literal, $status:ident, $title:literal, $remedy:literal;)*) => {
+        $(pub const $constant: Kind = Kind { name: $name, status: StatusCode::$status, title: $title, remedy: $remedy };)*
+        /// Every type of problem.
+        pub const KINDS: &[Kind] = &[$($constant),*];
+    };
+}
+
+kinds! {
+    INVALID_JSON = "invalid-json", BAD_REQUEST, "The body is not valid JSON",
+        "Send one JSON value in UTF-8, with nothing after it.";
+    INVALID_FIELD = "invalid-field", BAD_REQUEST, "A field of the request is not acceptable",
+        "Correct the field named in errors.";
+    BODY_TOO_LARGE = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
+        "Send at most 65536 bytes.";
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported",
+        "Send the body as application/json, without a content encoding.";
+    NOT_FOUND = "not-found", NOT_FOUND, "There is nothing at this path",
+        "Check the path against the API description.";
+    METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
+        "Use a method named in the Allow header.";
+    UNKNOWN_KEY = "unknown-key", NOT_FOUND, "There is no such key",
+        "List the keys with GET /api/v1/keys.";
+    NO_SUCH_ACTIVE_KEY = "no-active-key", NOT_FOUND, "No key is active",
+        "Make one: `verification-signer init`, or POST /api/v1/keys/rotate.";
+    NO_CERTIFICATE = "no-certificate", NOT_FOUND, "No certificate is stored for this key",
+        "Use its public key: GET /api/v1/keys/{key_id}/public.pem.";
+    KEY_MAY_NOT_SIGN = "key-may-not-sign", CONFLICT, "The key does not sign in its present state",
+        "Leave key_id out to sign with the active key.";
+    NONCE_NOT_FOUND = "nonce-not-found", UNPROCESSABLE_ENTITY, "The nonce was never issued here, or is forgotten",
+        "Fetch a new nonce with POST /api/v1/nonces.";
+    NONCE_ALREADY_USED = "nonce-already-used", CONFLICT, "The nonce was spent on something else",
+        "Fetch a new nonce with POST /api/v1/nonces; only the same client may repeat the same content.";
+    NONCE_EXPIRED = "nonce-expired", UNPROCESSABLE_ENTITY, "The nonce's window has ended",
+        "Fetch a new nonce with POST /api/v1/nonces and use it within its window.";
+    NONCE_ISSUER_MISMATCH = "nonce-issuer-mismatch", UNPROCESSABLE_ENTITY, "The nonce was issued to another client",
+        "Use nonces only from the client that fetched them.";
+    NONCE_SUBJECT_MISMATCH = "nonce-subject-mismatch", UNPROCESSABLE_ENTITY, "The nonce was issued for another subject",
+        "Fetch a nonce for this subject_address, or without one.";
+    NONCE_TYPE_MISMATCH = "nonce-type-mismatch", UNPROCESSABLE_ENTITY, "The nonce was issued for another attestation type",
+        "Fetch a nonce for this attestation_type.";
+    NONCE_INVALID_TIMESTAMP = "nonce-invalid-timestamp", UNPROCESSABLE_ENTITY, "issued_at does not lie in the nonce's window",
+        "Check the producer's clock, or leave issued_at out.";
+    NONCE_INVALID_FORMAT = "nonce-invalid-format", BAD_REQUEST, "The nonce is malformed or weak",
+        "Use the nonce exactly as POST /api/v1/nonces returned it.";
+    NONCE_STORE_FULL = "nonce-store-full", SERVICE_UNAVAILABLE, "No more nonces can be issued now",
+        "Spend outstanding nonces or wait for them to expire.";
+    NONCE_STORE_FAILOVER = "nonce-store-failover", CONFLICT, "The nonce store has failed over since the nonce was issued",
+        "Fetch a new nonce with POST /api/v1/nonces.";
+    IN_PROGRESS = "in-progress", SERVICE_UNAVAILABLE, "The same request is being signed right now",
+        "Repeat the request: it will get the answer of the first one.";
+    BUSY = "busy", SERVICE_UNAVAILABLE, "The signer has too much to do",
+        "Repeat the request after the time in Retry-After.";
+    NOTHING_CAN_SIGN = "no-key-may-sign", SERVICE_UNAVAILABLE, "No key may sign now",
+        "An operator must make or rotate a key; GET /healthz says which.";
+    TOKEN_UNAVAILABLE = "token-unavailable", SERVICE_UNAVAILABLE, "The token does not answer as it should",
+        "Nothing was signed. Repeat later; operators find the cause in the log and GET /healthz.";
+    NONCE_STORE_UNAVAILABLE = "nonce-store-unavailable", SERVICE_UNAVAILABLE, "The nonce store does not answer",
+        "Nothing was signed. Repeat later; operators find the cause in the log and GET /healthz.";
+    AUDIT_UNAVAILABLE = "audit-unavailable", SERVICE_UNAVAILABLE, "The audit trail cannot be written",
+        "Nothing is signed without a record. Operators find the cause in the log and GET /healthz.";
+    INTERNAL = "internal", INTERNAL_SERVER_ERROR, "The signer found itself in a state it must not be in",
+        "Nothing was released. Operators find the cause in the log under the request id.";
+}
+
+/// A field that is not acceptable.
+#[derive(Clone, Debug, Serialize)]
+pub struct FieldError {
+    /// Dotted path of the field, e.g. `verification_proofs[0].score`.
+    pub field: String,
+    pub detail: String,
+}
+
+/// One refusal.
+#[derive(Debug)]
+pub struct Problem {
+    kind: &'static Kind,
+    detail: String,
+    errors: Vec<FieldError>,
+    retry_after: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+impl Problem {
+    /// A refusal of this kind; `detail` says what of this very request was refused.
+    pub fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: None }
+    }
+
+    /// A field that is not acceptable.
+    pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        let error = FieldError { field: field.into(), detail: detail.into() };
+        Self { errors: vec![error.clone()], ..Self::new(&INVALID_FIELD, format!("{}: {}", error.field, error.detail)) }
+    }
+
+    fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The response. The remedy stands in `detail`, so that a person with curl reads it at once.
+    #[must_use]
+    pub fn to_response(&self) -> HttpResponse {
+        let detail = format!("{} {}", self.detail, self.kind.remedy);
+        let body = Body {
+            r#type: format!("/problems/{}", self.kind.name),
+            title: self.kind.title,
+            status: self.kind.status.as_u16(),
+            detail: detail.trim(),
+            errors: &self.errors,
+        };
+        let mut response = HttpResponse::build(self.kind.status);
+        response.content_type("application/problem+json");
+        if let Some(seconds) = self.retry_after {
+            response.insert_header((header::RETRY_AFTER, seconds));
+        }
+        response.body(serde_json::to_vec(&body).expect("a problem is plain text and numbers"))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.name, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.kind.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.to_response()
+    }
+}
+
+impl From<Error> for Problem {
+    /// The one translation. Inner messages go to the log, never to the caller.
+    fn from(error: Error) -> Self {
+        match error.class() {
+            Class::Caller => {}
+            Class::Busy => tracing::info!(%error, "turned away"),
+            Class::Dependency => tracing::warn!(%error, "a dependency failed"),
+            Class::Fatal => tracing::error!(%error, "a promise could not be kept"),
+        }
+        match error {
+            Error::Field(field) => Self::field(field.field, field.detail),
+            Error::Nonce(refusal) => refused_nonce(refusal),
+            Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
+            Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
+            Error::KeyMayNotSign { id, state } => match state {
+                KeyState::Expired => {
+                    Self::new(&NOTHING_CAN_SIGN, format!("Key {id} has reached its end date.")).retry_after(60)
+                }
+                KeyState::Pending | KeyState::Active | KeyState::Rotating | KeyState::Retired | KeyState::Revoked => {
+                    Self::new(&KEY_MAY_NOT_SIGN, format!("Key {id} is {}.", state.as_str()))
+                }
+            },
+            Error::NoActiveKey => Self::new(&NOTHING_CAN_SIGN, "").retry_after(60),
+            Error::NoCertificate(id) => Self::new(&NO_CERTIFICATE, format!("Key {id} has none.")),
+            Error::NonceStore(_) => Self::new(&NONCE_STORE_UNAVAILABLE, "").retry_after(2),
+            Error::Token(crate::token::Error::Busy | crate::token::Error::Deadline(_)) => {
+                Self::new(&BUSY, "").retry_after(1)
+            }
+            Error::Token(_) | Error::LedgerUnavailable(_) | Error::Ledger(_) => {
+                Self::new(&TOKEN_UNAVAILABLE, "").retry_after(5)
+            }
+            Error::Audit(crate::audit::Error::Busy) => Self::new(&BUSY, "").retry_after(1),
+            Error::Audit(crate::audit::Error::Failed) => Self::new(&AUDIT_UNAVAILABLE, "").retry_after(30),
+            Error::Internal(_) => Self::new(&INTERNAL, ""),
+        }
+    }
+}
+
+fn refused_nonce(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::NotFound => Problem::new(&NONCE_NOT_FOUND, ""),
+        Refusal::AlreadyUsed => Problem::new(&NONCE_ALREADY_USED, ""),
+        Refusal::Expired => Problem::new(&NONCE_EXPIRED, ""),
+        Refusal::IssuerMismatch => Problem::new(&NONCE_ISSUER_MISMATCH, ""),
+        Refusal::SubjectMismatch => Problem::new(&NONCE_SUBJECT_MISMATCH, ""),
+        Refusal::TypeMismatch => Problem::new(&NONCE_TYPE_MISMATCH, ""),
+        Refusal::InvalidTimestamp => Problem::new(&NONCE_INVALID_TIMESTAMP, ""),
+        Refusal::InvalidFormat => Problem::new(&NONCE_INVALID_FORMAT, ""),
+        Refusal::StoreFull => Problem::new(&NONCE_STORE_FULL, "").retry_after(30),
+        Refusal::StoreFailover => Problem::new(&NONCE_STORE_FAILOVER, ""),
+    }
+}
+
+/// `GET /problems/{name}`: what a problem type means.
+pub async fn explain(name: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let kind = KINDS.iter().find(|kind| kind.name == name.as_str()).ok_or_else(nothing_here)?;
+    let text = format!("{} (status {})\n\n{}.\n{}\n", kind.name, kind.status.as_u16(), kind.title, kind.remedy);
+    Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text))
+}
+
+fn nothing_here() -> Problem {
+    Problem::new(&NOT_FOUND, "")
+}
+
+/// Answers every path that no route takes.
+pub async fn not_found() -> HttpResponse {
+    nothing_here().to_response()
+}
+
+/// Answers every method that a path does not take.
+pub fn method_not_allowed(allow: &'static str) -> HttpResponse {
+    let mut response = Problem::new(&METHOD_NOT_ALLOWED, "").to_response();
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_remedy_is_a_sentence() {
+        let mut names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), KINDS.len());
+        assert!(KINDS.iter().all(|kind| kind.remedy.ends_with('.')));
+    }
+}

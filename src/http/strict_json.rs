@@ -1,0 +1,158 @@
+//! Request bodies: JSON of exactly the expected shape, at most 64 KiB, read only when it says that
+//! it is JSON. A refusal names the field.
+
+use std::{future::Future, pin::Pin};
+
+use actix_web::{
+    FromRequest, HttpMessage, HttpRequest,
+    dev::Payload,
+    error::PayloadError,
+    http::header::{self, ContentEncoding},
+    web,
+};
+use serde::de::DeserializeOwned;
+
+use super::problem::{BODY_TOO_LARGE, INVALID_JSON, Problem, UNSUPPORTED_MEDIA_TYPE};
+
+/// Largest body that is read.
+pub const MAX_BODY_BYTES: usize = 65_536;
+
+/// A parsed body.
+pub struct StrictJson<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for StrictJson<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        if let Err(problem) = says_json(request) {
+            return Box::pin(std::future::ready(Err(problem)));
+        }
+        let body = web::Bytes::from_request(request, payload);
+        Box::pin(async move {
+            let body = body.await.map_err(|error| unreadable(&error))?;
+            parse(&body).map(Self)
+        })
+    }
+}
+
+fn says_json(request: &HttpRequest) -> Result<(), Problem> {
+    let refused = |what: String| Err(Problem::new(&UNSUPPORTED_MEDIA_TYPE, what));
+    if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
+        && encoding.as_bytes() != ContentEncoding::Identity.as_str().as_bytes()
+    {
+        return refused("The body has a content encoding.".into());
+    }
+    match request.content_type() {
+        kind if kind.eq_ignore_ascii_case("application/json") => Ok(()),
+        "" => refused("The request has no content type.".into()),
+        kind => refused(format!("The content type is {:?}.", kind.chars().take(100).collect::<String>())),
+    }
+}
+
+fn unreadable(error: &actix_web::Error) -> Problem {
+    match error.as_error::<PayloadError>() {
+        Some(PayloadError::Overflow) => Problem::new(&BODY_TOO_LARGE, ""),
+        _ => Problem::new(&INVALID_JSON, "The body could not be read to its end."),
+    }
+}
+
+/// Parses once; only a refused body is parsed again, to find out where it went wrong.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| explain::<T>(body, &error))
+}
+
+fn explain<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> Problem {
+    if !error.is_data() {
+        return Problem::new(&INVALID_JSON, sentence(error));
+    }
+    let deserializer = &mut serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, T>(deserializer) {
+        Err(located) => Problem::field(field_name(&located), sentence(located.inner())),
+        Ok(_) => Problem::new(&INVALID_JSON, sentence(error)),
+    }
+}
+
+/// The field's path. For a missing or repeated field serde gives the object; its message the name.
+fn field_name(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let path = error.path().to_string();
+    let message = error.inner().to_string();
+    let named = ["missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|prefix| message.strip_prefix(prefix)?.split('`').next());
+    match (path.as_str(), named) {
+        (".", Some(name)) => bounded(name),
+        (path, Some(name)) if path.rsplit('.').next() != Some(name) => bounded(&format!("{path}.{name}")),
+        (".", None) => "(body)".into(),
+        (path, _) => bounded(path),
+    }
+}
+
+/// serde's message without Rust's names for types, bounded: it may quote the caller's value.
+fn sentence(error: &serde_json::Error) -> String {
+    let words = [
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("a boolean", "true or false"),
+        ("a Option", "a value or null"),
+    ];
+    let plain = words.iter().fold(error.to_string(), |text, (rust, plain)| text.replace(rust, plain));
+    bounded(&plain)
+}
+
+fn bounded(text: &str) -> String {
+    const MAX: usize = 400;
+    if text.chars().count() <= MAX { text.to_owned() } else { text.chars().take(MAX).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attestation::AttestationRequest;
+
+    const GOOD: &str = r#"{"type":"email_verification","subject":{"account_address":"a"},"nonce":"00112233445566778899aabbccddeeff","score":5,"confidence":6,"validity_seconds":60}"#;
+
+    fn refusal(body: &str) -> String {
+        parse::<AttestationRequest>(body.as_bytes()).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        assert!(parse::<AttestationRequest>(GOOD.as_bytes()).is_ok());
+        for (from, to, field) in [
+            ("\"score\":5", "\"score\":101", "score"),
+            ("\"score\":5", "\"score\":\"5\"", "score"),
+            ("\"score\":5,", "", "score"),
+            ("\"score\":5", "\"score\":5,\"score\":5", "score"),
+            ("\"score\":5", "\"score\":5,\"extra\":1", "extra"),
+            ("\"account_address\":\"a\"", "\"id\":\"a\"", "subject.id"),
+            ("\"account_address\":\"a\"", "", "subject.account_address"),
+            ("60", "-1", "validity_seconds"),
+            ("60", "1e3", "validity_seconds"),
+            ("60}", "60,\"metadata\":{\"a\":\"1\",\"a\":\"2\"}}", "metadata.a"),
+            ("60}", "60,\"verification_proofs\":[{\"proof_type\":1}]}", "verification_proofs[0].proof_type"),
+            ("email_verification", "email", "type"),
+            ("00112233445566778899aabbccddeeff", "0011", "nonce"),
+        ] {
+            let message = refusal(&GOOD.replace(from, to));
+            assert!(message.starts_with(&format!("invalid-field: {field}:")), "{to}: {message}");
+            assert!(!message.contains("u64") && !message.contains("struct"), "{message}");
+        }
+        assert!(refusal("[]").starts_with("invalid-field: "), "{}", refusal("[]"));
+    }
+
+    #[test]
+    fn what_is_not_one_json_value_is_refused() {
+        for body in ["", "{", "{} {}", "\u{feff}{}", "nul", &format!("{GOOD}x")] {
+            assert!(
+                refusal(body).starts_with("invalid-json: ") || refusal(body).starts_with("invalid-field: "),
+                "{body}: {}",
+                refusal(body)
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_not_echoed_whole() {
+        assert!(refusal(&format!("{{\"type\":\"{}\"}}", "x".repeat(60_000))).len() < 1000);
+    }
+}

@@ -1,0 +1,76 @@
+//! "No key found" never means "make a key": a token that others are just reading, that was moved,
+//! or that is the wrong one looks empty too. This is the one place that decides.
+
+use std::path::PathBuf;
+
+use crate::{audit, key::Standing, service::marker::Marker};
+
+/// Who asks for a first key.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// A person ran `init`, or `dev` made the token itself a moment ago.
+    Person { command: &'static str },
+    /// `serve`, with the serial for which the configuration allows it, if it does.
+    Configuration { allowed_serial: Option<String> },
+}
+
+/// Why no key is made on an empty token.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "no key exists for this signer on the token, and the configuration does not allow making one here: \
+         run `verification-signer init --config FILE`, or set key_policy.first_key_on_token_serial = {serial:?}"
+    )]
+    NotAsked { serial: String },
+    #[error(
+        "the token shows no ledger, but {0} says that this signer had keys: find the right token; do not start over"
+    )]
+    Marker(PathBuf),
+    #[error(
+        "the token shows no ledger, but the audit trail in {0} says that this signer had keys: find the right token; do not start over"
+    )]
+    AuditTrail(PathBuf),
+    #[error("the audit trail in {path} cannot be searched for earlier keys: {source}")]
+    AuditUnreadable { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the token has key objects of this signer ({0}) but no ledger record for them: they are never adopted silently; inspect them with pkcs11-tool"
+    )]
+    Orphans(String),
+    #[error("the token looked empty at first and not at a second reading: others are using it; start again")]
+    Flickering,
+}
+
+/// What was found on the token and beside it.
+#[derive(Debug)]
+pub struct Findings<'a> {
+    pub standing: &'a Standing,
+    pub token_serial: &'a str,
+    /// Labels of key objects of this signer.
+    pub key_labels: &'a [String],
+    pub marker: &'a Marker,
+    pub audit: &'a audit::Config,
+}
+
+/// Whether a first key may be made, given an empty ledger.
+pub fn permit(asker: &Asker, findings: &Findings<'_>) -> Result<(), Refusal> {
+    if !findings.standing.is_empty() {
+        return Err(Refusal::Flickering);
+    }
+    if findings.marker.exists() {
+        return Err(Refusal::Marker(findings.marker.path().to_owned()));
+    }
+    let directory = || findings.audit.directory.clone();
+    match audit::mentions_keys(&findings.audit.directory) {
+        Ok(false) => {}
+        Ok(true) => return Err(Refusal::AuditTrail(directory())),
+        Err(source) => return Err(Refusal::AuditUnreadable { path: directory(), source }),
+    }
+    if !findings.key_labels.is_empty() {
+        return Err(Refusal::Orphans(findings.key_labels.join(", ")));
+    }
+    match asker {
+        Asker::Person { .. } => Ok(()),
+        Asker::Configuration { allowed_serial: Some(serial) } if serial == findings.token_serial => Ok(()),
+        Asker::Configuration { .. } => Err(Refusal::NotAsked { serial: findings.token_serial.to_owned() }),
+    }
+}

@@ -1,0 +1,80 @@
+//! The rules of the product: who may have what signed, by which key, and in which order things
+//! happen. Everything below is an adapter, everything above a skin.
+
+pub mod attest;
+pub mod error;
+pub mod first_key;
+pub mod keyring;
+pub mod marker;
+pub mod nonces;
+pub mod opaque;
+pub mod policy;
+pub mod readiness;
+pub mod verify;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+pub use error::{Class, Error};
+pub use keyring::Keyring;
+pub use policy::{KeyPolicy, Policy};
+
+use crate::{
+    attestation::{Issuer, Text},
+    audit::Audit,
+    clock::Clock,
+    key::{KeyEntry, SignerId},
+    metrics::Metrics,
+    nonce,
+    token::Token,
+};
+
+/// `[signer]` of the configuration file: who this signer is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignerConfig {
+    /// First part of every key id, and of every label on the token.
+    pub id: SignerId,
+    /// A name for people.
+    #[serde(default)]
+    pub name: Text<128>,
+    /// When set, attestations are issued as `did:virtengine:validator:<address>`.
+    #[serde(default)]
+    pub validator_address: Text<128>,
+    /// Where verifiers find this signer, if they may know.
+    #[serde(default)]
+    pub service_endpoint: Text<256>,
+}
+
+impl SignerConfig {
+    /// The issuer of attestations signed with `key`.
+    #[must_use]
+    pub fn issuer(&self, key: &KeyEntry) -> Issuer {
+        let fingerprint = key.public_key.fingerprint();
+        let id = if self.validator_address.is_empty() {
+            format!("did:virtengine:signer:{}", &fingerprint[..16])
+        } else {
+            format!("did:virtengine:validator:{}", self.validator_address)
+        };
+        Issuer {
+            id: Text::new(id).expect("a fixed prefix and at most 128 characters"),
+            key_fingerprint: Text::new(fingerprint).expect("64 hex digits"),
+            key_id: Text::new(key.id.to_string()).expect("a signer id and a number"),
+            validator_address: self.validator_address.clone(),
+            service_endpoint: self.service_endpoint.clone(),
+        }
+    }
+}
+
+/// Everything a request needs, in one place.
+pub struct Service {
+    pub signer: SignerConfig,
+    pub policy: Policy,
+    pub keyring: Keyring,
+    pub nonces: Arc<dyn nonce::Store>,
+    pub audit: Audit,
+    pub token: Arc<Token>,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+}

@@ -1,0 +1,183 @@
+//! Signatures over data that means nothing to us, and the canary. What is signed is never the
+//! caller's bytes alone but their DSSE pre-authentication encoding (PAE), which names the purpose:
+//! otherwise a caller could hand in the canonical bytes of an attestation and get it signed
+//! without nonce or policy.
+
+use crate::{
+    attestation::InvalidField,
+    audit::{Event, EventType},
+    client::Client,
+    evidence::Warrant,
+    key::{KeyEntry, KeyState, Signature},
+    service::{Error, Service},
+    token::KeyRef,
+};
+
+/// DSSE v1 payload type of what `POST /api/v1/sign` signs, before the purpose.
+pub const SIGN_PAYLOAD_TYPE: &str = "application/vnd.virtengine.veid.sign";
+
+/// DSSE v1 payload type of the canary.
+const CANARY_PAYLOAD_TYPE: &str = "application/vnd.virtengine.veid.canary";
+
+/// Data to sign, in its envelope.
+pub struct OpaqueOrder {
+    pae: Vec<u8>,
+}
+
+impl Warrant for &OpaqueOrder {
+    fn message(&self) -> &[u8] {
+        &self.pae
+    }
+}
+
+impl OpaqueOrder {
+    /// Data of a caller, for a purpose: 1 to 64 lower-case letters, digits, `.`, `_` or `-`.
+    pub fn new(purpose: &str, data: &[u8]) -> Result<Self, InvalidField> {
+        let valid = (1..=64).contains(&purpose.len())
+            && purpose.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'));
+        if !valid {
+            return Err(InvalidField {
+                field: "purpose",
+                detail: "expected 1 to 64 lower-case letters, digits or the characters . _ -",
+            });
+        }
+        Ok(Self { pae: pae(&payload_type(purpose), data) })
+    }
+
+    /// A canary: proves that a key signs, and is worth nothing to anyone.
+    #[must_use]
+    pub fn canary(label: &str) -> Self {
+        Self { pae: pae(CANARY_PAYLOAD_TYPE, label.as_bytes()) }
+    }
+}
+
+/// The payload type for a purpose.
+#[must_use]
+pub fn payload_type(purpose: &str) -> String {
+    format!("{SIGN_PAYLOAD_TYPE};purpose={purpose}")
+}
+
+/// DSSE v1 PAE: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body`.
+fn pae(payload_type: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len()).into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A released signature over opaque data.
+pub struct SignedOpaque {
+    pub signature: Signature,
+    pub key: std::sync::Arc<KeyEntry>,
+    pub audit_sequence: u64,
+}
+
+/// What verification of opaque data found.
+pub struct OpaqueVerdict {
+    pub key: std::sync::Arc<KeyEntry>,
+    pub state: KeyState,
+    /// `None` when valid.
+    pub reason: Option<&'static str>,
+}
+
+impl Service {
+    /// Signs opaque data with the active key; naming another key is refused.
+    pub async fn sign_opaque(
+        &self,
+        client: &Client,
+        order: &OpaqueOrder,
+        key_id: Option<&str>,
+        purpose: &str,
+    ) -> Result<SignedOpaque, Error> {
+        let now = self.clock.now();
+        let key = match key_id {
+            None => self.keyring.active(now)?,
+            Some(text) => {
+                let key = self.keyring.find_by_text(text)?;
+                self.keyring.still_active(&key.id, now)?;
+                key
+            }
+        };
+        let event = Event::of_client(EventType::KeyAccessed, "sign", key.id.to_string(), client, now)
+            .detail("key_id", key.id.to_string())
+            .detail("purpose", purpose);
+        let verified = self.token.sign(&KeyRef::from(&*key), order).await?;
+        self.keyring.still_active(&key.id, self.clock.now())?;
+        let recorded = self.audit.record_signature(event, verified.digest()).await?;
+        let (_, signature) =
+            verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
+        Ok(SignedOpaque { signature, key, audit_sequence: recorded.sequence() })
+    }
+
+    /// Verifies opaque data, with the named key or whichever of ours fits.
+    pub fn verify_opaque(
+        &self,
+        order: &OpaqueOrder,
+        signature: &Signature,
+        key_id: Option<&str>,
+    ) -> Result<OpaqueVerdict, Error> {
+        let now = self.clock.now();
+        let key = match key_id {
+            Some(text) => self.keyring.find_by_text(text)?,
+            None => {
+                let standing = self.keyring.standing();
+                let fits = standing.keys().rev().find(|key| key.public_key.verify(order.message(), signature).is_ok());
+                match fits.or_else(|| standing.active()) {
+                    Some(key) => std::sync::Arc::clone(key),
+                    None => return Err(Error::NoActiveKey),
+                }
+            }
+        };
+        let state = key.state(now);
+        let reason = if key.public_key.verify(order.message(), signature).is_err() {
+            Some("signature_mismatch")
+        } else if !state.may_verify() {
+            Some("key_not_trusted")
+        } else {
+            None
+        };
+        Ok(OpaqueVerdict { key, state, reason })
+    }
+
+    /// Signs and verifies a canary with the active key. The signature stays inside.
+    pub async fn test_signing(&self, client: &Client) -> Result<std::sync::Arc<KeyEntry>, Error> {
+        let now = self.clock.now();
+        let key = self.keyring.active(now)?;
+        let order = OpaqueOrder::canary(&now.to_string());
+        let signed = self.token.sign(&KeyRef::from(&*key), &order).await?;
+        let event = Event::of_client(EventType::KeyAccessed, "test", key.id.to_string(), client, now)
+            .detail("key_id", key.id.to_string())
+            .detail("purpose", "canary")
+            .detail("signature_sha256", hex::encode(signed.digest()));
+        self.audit.record(event).await?;
+        Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_envelope_is_the_published_one() {
+        // The example of the DSSE v1 protocol document.
+        assert_eq!(
+            pae("http://example.com/HelloWorld", b"hello world"),
+            b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_opaque_data_can_pass_for_an_attestation(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let order = OpaqueOrder::new("any", &data).unwrap();
+            // Canonical attestations begin with a brace, DER (certificates) with 0x30.
+            prop_assert!((&order).message().starts_with(b"DSSEv1 "));
+        }
+
+        #[test]
+        fn envelopes_are_injective(a in "[ -~]{0,12}", b in "[ -~]{0,12}", c in "[ -~]{0,12}", d in "[ -~]{0,12}") {
+            prop_assert_eq!(pae(&a, b.as_bytes()) == pae(&c, d.as_bytes()), a == c && b == d);
+        }
+    }
+}

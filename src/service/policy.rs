@@ -1,0 +1,138 @@
+//! What is permitted. A permit is the first link of the chain that ends in a released signature.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::{
+    attestation::{AttestationRequest, request::Period},
+    client::Client,
+    evidence::Permitted,
+    key::Algorithm,
+    nonce::{Claim, Use},
+    service::Error,
+    timestamp::Timestamp,
+};
+
+/// `[key_policy]` of the configuration file; defaults after PRODUCT and SP 800-57.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyPolicy {
+    /// Algorithm of new keys.
+    pub algorithm: Algorithm,
+    /// A key signs no longer than this after it was generated.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub maximum_age: Duration,
+    /// From this age on, health and metrics warn.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub warn_age: Duration,
+    /// `serve` makes the first key only on the token with this serial, and only when nothing says
+    /// that keys ever existed. Left out: it never does.
+    pub first_key_on_token_serial: Option<String>,
+}
+
+impl Default for KeyPolicy {
+    fn default() -> Self {
+        const DAY: u64 = 86_400;
+        Self {
+            algorithm: Algorithm::P256,
+            maximum_age: Duration::from_secs(90 * DAY),
+            warn_age: Duration::from_secs(80 * DAY),
+            first_key_on_token_serial: None,
+        }
+    }
+}
+
+impl KeyPolicy {
+    /// The rules that the types do not hold.
+    pub fn check(&self) -> Result<(), String> {
+        const TEN_YEARS: u64 = 10 * 365 * 86_400;
+        if self.maximum_age.as_secs() == 0 || self.maximum_age.as_secs() > TEN_YEARS {
+            return Err("key_policy.maximum_age must be between 1s and 10 years".into());
+        }
+        if self.warn_age > self.maximum_age {
+            return Err("key_policy.warn_age must not be above key_policy.maximum_age".into());
+        }
+        Ok(())
+    }
+
+    /// The maximum age in whole seconds.
+    #[must_use]
+    pub fn maximum_age_seconds(&self) -> i64 {
+        i64::try_from(self.maximum_age.as_secs()).expect("checked: at most ten years")
+    }
+
+    /// The warning age in whole seconds.
+    #[must_use]
+    pub fn warn_age_seconds(&self) -> i64 {
+        i64::try_from(self.warn_age.as_secs()).expect("checked: at most the maximum age")
+    }
+}
+
+/// The rules for callers.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub key: KeyPolicy,
+    /// How far a producer's clock may differ.
+    pub clock_skew: Duration,
+    /// Window of nonces for which the caller names none.
+    pub nonce_window: Duration,
+    /// How long a retry waits for the first try to finish.
+    pub patience: Duration,
+}
+
+/// A client may have this attestation signed, once.
+#[derive(Debug)]
+pub struct AttestationPermit {
+    client: Client,
+    request: AttestationRequest,
+    period: Period,
+}
+
+impl Permitted for AttestationPermit {}
+
+impl AttestationPermit {
+    /// Who may.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The nonce claim of this permit.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        let use_ = Use {
+            issuer: self.client.identity.clone(),
+            attestation_type: self.request.kind,
+            subject_address: self.request.subject.account_address.to_string(),
+            timestamp: self.period.issued_at,
+            content_digest: self.request.content_digest(),
+        };
+        Claim::new(self, self.request.nonce.clone(), use_)
+    }
+
+    /// The parts, for whoever signs.
+    #[must_use]
+    pub fn into_parts(self) -> (Client, AttestationRequest, Period) {
+        (self.client, self.request, self.period)
+    }
+}
+
+impl Policy {
+    /// The clock skew in whole seconds.
+    #[must_use]
+    pub fn clock_skew_seconds(&self) -> i64 {
+        i64::try_from(self.clock_skew.as_secs()).expect("checked: at most half a day")
+    }
+
+    /// Checks the request against the schema's rules and the caller's rights.
+    pub fn permit_attestation(
+        &self,
+        client: Client,
+        request: AttestationRequest,
+        now: Timestamp,
+    ) -> Result<AttestationPermit, Error> {
+        let period = request.period(now)?;
+        Ok(AttestationPermit { client, request, period })
+    }
+}

@@ -1,0 +1,108 @@
+//! Whether the service can do its job now, and what an operator should know.
+
+use serde::Serialize;
+
+use crate::{
+    service::{Error, Service},
+    timestamp::Timestamp,
+};
+
+/// One thing we stand on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dependency {
+    pub name: &'static str,
+    pub healthy: bool,
+    pub detail: String,
+}
+
+/// The body of `GET /healthz`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Health {
+    pub healthy: bool,
+    pub status: &'static str,
+    pub active_key_id: Option<String>,
+    pub key_expires_at: Option<Timestamp>,
+    /// Seconds since the active key was activated.
+    pub key_age: Option<i64>,
+    pub rotation_pending: bool,
+    pub warnings: Vec<String>,
+    pub dependencies: Vec<Dependency>,
+}
+
+impl Service {
+    /// Looks at everything that signing needs.
+    pub async fn health(&self) -> Health {
+        let now = self.clock.now();
+        let dependencies = vec![self.token_health().await, self.nonce_health().await, self.audit_health()];
+        for dependency in &dependencies {
+            self.metrics
+                .service_health
+                .with_label_values(&[dependency.name])
+                .set(f64::from(u8::from(dependency.healthy)));
+        }
+        let mut warnings = Vec::new();
+        let active = self.keyring.active(now);
+        if let Err(error) = &active {
+            warnings.push(match error {
+                Error::NoActiveKey => {
+                    "no key is active: nothing can be signed; run `verification-signer init`".to_owned()
+                }
+                other => format!("nothing can be signed: {other}"),
+            });
+        }
+        let key = active.as_ref().ok();
+        let key_age = key.and_then(|key| key.activated_at).map(|activated| now.seconds_since(activated));
+        if key_age.is_some_and(|age| age >= self.policy.key.warn_age_seconds()) {
+            warnings.push("the active key is near its maximum age: rotate it".to_owned());
+        }
+        self.metrics.active_keys.set(i64::from(key.is_some()));
+        #[expect(clippy::cast_precision_loss, reason = "an age in seconds is far below 2^52")]
+        self.metrics.key_age_seconds.set(key_age.unwrap_or(0) as f64);
+        let healthy = key.is_some() && dependencies.iter().all(|dependency| dependency.healthy);
+        Health {
+            healthy,
+            status: match (healthy, warnings.is_empty()) {
+                (true, true) => "ok",
+                (true, false) => "warning",
+                (false, _) => "unavailable",
+            },
+            active_key_id: key.map(|key| key.id.to_string()),
+            key_expires_at: key.map(|key| key.not_after),
+            key_age,
+            rotation_pending: false,
+            warnings,
+            dependencies,
+        }
+    }
+
+    async fn token_health(&self) -> Dependency {
+        let identity = self.token.identity();
+        match self.token.ping().await {
+            Ok(()) => Dependency { name: "token", healthy: true, detail: identity.uri().to_string() },
+            Err(error) => {
+                tracing::warn!(%error, "the token does not answer");
+                Dependency { name: "token", healthy: false, detail: "the token does not answer; see the log".into() }
+            }
+        }
+    }
+
+    async fn nonce_health(&self) -> Dependency {
+        match self.nonces.ping().await {
+            Ok(()) => Dependency { name: "nonce_store", healthy: true, detail: self.nonces.describe() },
+            Err(error) => {
+                tracing::warn!(%error, "the nonce store does not answer");
+                Dependency {
+                    name: "nonce_store",
+                    healthy: false,
+                    detail: "the nonce store does not answer; see the log".into(),
+                }
+            }
+        }
+    }
+
+    fn audit_health(&self) -> Dependency {
+        let healthy = !self.audit.has_failed();
+        let detail = if healthy { "records are written" } else { "the trail failed; no signature is released" };
+        Dependency { name: "audit", healthy, detail: detail.into() }
+    }
+}

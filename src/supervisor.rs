@@ -1,0 +1,69 @@
+//! The life of the running process: readiness to systemd, signals, watchdog, drain.
+
+use std::{sync::Arc, time::Duration};
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{exit_code::ExitCode, http::Servers, service::Service};
+
+/// How often nonces whose window has ended are forgotten.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Serves until SIGTERM or SIGINT (0), or until the audit trail fails (70).
+pub async fn run(servers: Servers, service: &Arc<Service>, ready: impl FnOnce()) -> ExitCode {
+    let signals =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::user_defined1()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(rotate)) = signals else {
+        tracing::error!("signal handlers cannot be installed");
+        return ExitCode::Unavailable;
+    };
+    let stop = servers.stop_handle();
+    let mut serving = std::pin::pin!(servers.run());
+    let chores = tokio::spawn(chores(Arc::clone(service), rotate));
+    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    ready();
+    let code = tokio::select! {
+        _ = terminate.recv() => ExitCode::Success,
+        _ = interrupt.recv() => ExitCode::Success,
+        () = service.audit.failed() => ExitCode::Software,
+        ended = &mut serving => {
+            tracing::error!(result = ?ended, "the server ended by itself");
+            ExitCode::Software
+        }
+    };
+    notify(&[NotifyState::Stopping, NotifyState::Status("stopping: requests in progress finish")]);
+    tracing::info!(?code, "stopping");
+    tokio::join!(stop.stop(), async {
+        // Already reported above when it ended with an error.
+        let _ = serving.await;
+    });
+    chores.abort();
+    code
+}
+
+/// What is done beside serving. None of it decides anything: deadlines count at use.
+async fn chores(service: Arc<Service>, mut rotate: Signal) {
+    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+    let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
+    let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = alive.tick() => if watchdog.is_some() { notify(&[NotifyState::Watchdog]) },
+            _ = cleanup.tick() => if let Err(error) = service.clean_up_nonces().await {
+                tracing::warn!(%error, "nonces could not be cleaned up");
+            },
+            _ = rotate.recv() => match service.audit.rotate(service.clock.now()).await {
+                Ok(closed) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),
+                Err(error) => tracing::error!(%error, "the audit file could not be rotated"),
+            },
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd was not notified");
+    }
+}

@@ -1,0 +1,129 @@
+//! `[token]` of the configuration file.
+
+use std::{path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::{OptionalAttribute, TokenUri};
+use crate::{
+    key::Algorithm,
+    secret::{self, SecretError},
+};
+
+/// Which token, through which module, and how it is used.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The PKCS#11 module: an absolute path to a shared library.
+    pub module: PathBuf,
+    /// RFC 7512 URI that matches exactly one token, by label and serial.
+    pub uri: TokenUri,
+    /// A file with the user PIN, readable by its owner only. Either this or `pin_credential`.
+    pin_file: Option<PathBuf>,
+    /// The name of a systemd credential with the user PIN.
+    pin_credential: Option<String>,
+    /// Worker threads that sign, each with a session of its own.
+    #[serde(default = "default_workers")]
+    pub workers: usize,
+    /// Signing calls that may wait before callers are turned away.
+    #[serde(default = "default_queue")]
+    pub queue: usize,
+    /// Longest wait for one signature.
+    #[serde(default = "default_deadline", deserialize_with = "crate::duration::deserialize")]
+    pub call_deadline: Duration,
+    /// Verify every signature in software before it is released.
+    #[serde(default = "default_true")]
+    pub verify_signatures: bool,
+    /// Parts of the strict key template that this module refuses; the ledger records what was left out.
+    #[serde(default)]
+    pub omit: Vec<OptionalAttribute>,
+    /// False for modules that report CKA_LOCAL=false of keys they generated (NSS).
+    #[serde(default = "default_true")]
+    pub reports_local: bool,
+    /// Which algorithms the token offers, where it cannot be tried out with session keys.
+    pub algorithms: Option<Vec<Algorithm>>,
+}
+
+fn default_workers() -> usize {
+    2
+}
+
+fn default_queue() -> usize {
+    512
+}
+
+fn default_deadline() -> Duration {
+    Duration::from_secs(2)
+}
+
+fn default_true() -> bool {
+    true
+}
+
+/// Where the PIN comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PinSource {
+    File(PathBuf),
+    Credential(String),
+}
+
+impl PinSource {
+    /// Reads the PIN.
+    pub fn read(&self) -> Result<SecretString, SecretError> {
+        match self {
+            Self::File(path) => secret::from_file(path),
+            Self::Credential(name) => secret::from_credential(name),
+        }
+    }
+}
+
+impl Config {
+    /// A configuration with every default, for `dev`.
+    #[must_use]
+    pub fn new(module: PathBuf, uri: TokenUri, pin_file: PathBuf) -> Self {
+        Self {
+            module,
+            uri,
+            pin_file: Some(pin_file),
+            pin_credential: None,
+            workers: default_workers(),
+            queue: default_queue(),
+            call_deadline: default_deadline(),
+            verify_signatures: true,
+            omit: Vec::new(),
+            reports_local: true,
+            algorithms: None,
+        }
+    }
+
+    /// The one place the PIN is read from.
+    pub fn pin_source(&self) -> Result<PinSource, String> {
+        match (&self.pin_file, &self.pin_credential) {
+            (Some(path), None) => Ok(PinSource::File(path.clone())),
+            (None, Some(name)) => Ok(PinSource::Credential(name.clone())),
+            _ => Err("token: name exactly one of pin_file and pin_credential".into()),
+        }
+    }
+
+    /// The rules that the types do not hold.
+    pub fn check(&self) -> Result<(), String> {
+        self.pin_source()?;
+        if !self.module.is_absolute() {
+            return Err("token.module must be an absolute path".into());
+        }
+        if self.workers == 0 || self.workers > 256 {
+            return Err("token.workers must be between 1 and 256".into());
+        }
+        if self.queue == 0 {
+            return Err("token.queue must be above 0".into());
+        }
+        if self.call_deadline < Duration::from_millis(10) || self.call_deadline > Duration::from_secs(60) {
+            return Err("token.call_deadline must be between 10ms and 60s".into());
+        }
+        if self.algorithms.as_ref().is_some_and(Vec::is_empty) {
+            return Err("token.algorithms must name at least one algorithm, or be left out".into());
+        }
+        Ok(())
+    }
+}

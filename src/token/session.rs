@@ -1,0 +1,209 @@
+//! A worker's session: the calls we make, a cache of handles, and a rule: after any error the
+//! session is thrown away, since an operation begun and not ended would block it for ever
+//! (CKR_OPERATION_ACTIVE), and PKCS#11 v2.40 has no way to cancel one.
+
+use std::{collections::HashMap, sync::Arc};
+
+use cryptoki::{
+    object::{Attribute, AttributeType, CertificateType, ObjectClass, ObjectHandle},
+    session::Session,
+};
+
+use super::{APPLICATION, CallError, Error, KeyAttributes, mechanism, module::Module};
+use crate::key::{Algorithm, StoredRecord};
+
+/// One worker's view of the token.
+pub(super) struct TokenSession {
+    module: Arc<Module>,
+    live: Option<Live>,
+}
+
+/// A session with the handles found in it.
+struct Live {
+    session: Session,
+    private_keys: HashMap<Vec<u8>, ObjectHandle>,
+}
+
+impl TokenSession {
+    pub fn new(module: Arc<Module>) -> Self {
+        Self { module, live: None }
+    }
+
+    /// Runs `call` on a live session; once more on a fresh one when the first was stale.
+    fn with<T>(&mut self, mut call: impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
+        match self.once(&mut call) {
+            Err(error) if error.is_stale() => self.once(&mut call),
+            result => result,
+        }
+    }
+
+    fn once<T>(&mut self, call: &mut impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
+        let mut live = match self.live.take() {
+            Some(live) => live,
+            None => Live { session: self.module.session()?, private_keys: HashMap::new() },
+        };
+        let result = call(&mut live);
+        if result.is_ok() {
+            self.live = Some(live);
+        }
+        result
+    }
+
+    /// Runs `call` on the bare session, for the rare calls of key generation. Never repeated.
+    pub fn exclusively<T>(&mut self, call: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        let mut call = Some(call);
+        self.once(&mut |live| call.take().expect("`once` calls once")(&live.session))
+    }
+
+    /// C_Sign with the private key of this CKA_ID. `input` is what the mechanism takes.
+    pub fn sign(&mut self, object_id: &[u8], algorithm: Algorithm, input: &[u8]) -> Result<Vec<u8>, Error> {
+        self.with(|live| {
+            let key = live.private_key(object_id)?;
+            Ok(live.session.sign(&mechanism::signing(algorithm), key, input)?)
+        })
+    }
+
+    /// What the token reports of a private key.
+    pub fn key_attributes(&mut self, object_id: &[u8]) -> Result<KeyAttributes, Error> {
+        self.with(|live| {
+            let key = live.private_key(object_id)?;
+            key_attributes(&live.session, key)
+        })
+    }
+
+    /// DER of the certificate with this CKA_ID.
+    pub fn certificate(&mut self, object_id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.with(|live| {
+            let template = [Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(object_id.to_vec())];
+            match live.session.find_objects(&template)?.first() {
+                Some(handle) => value(&live.session, *handle).map(Some),
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// Labels of private and public key objects that begin with `prefix`.
+    pub fn key_labels(&mut self, prefix: &str) -> Result<Vec<String>, Error> {
+        self.with(|live| {
+            let mut labels = Vec::new();
+            for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+                for handle in live.session.find_objects(&[Attribute::Class(class)])? {
+                    let label = label(&live.session, handle)?;
+                    if label.starts_with(prefix) {
+                        labels.push(label);
+                    }
+                }
+            }
+            Ok(labels)
+        })
+    }
+
+    /// Every data object with our application name.
+    pub fn data_objects(&mut self) -> Result<Vec<StoredRecord>, Error> {
+        self.with(|live| {
+            let ours = [Attribute::Class(ObjectClass::DATA), Attribute::Application(APPLICATION.into())];
+            let mut records = Vec::new();
+            for handle in live.session.find_objects(&ours)? {
+                let label = label(&live.session, handle)?;
+                records.push(StoredRecord { label, value: value(&live.session, handle)? });
+            }
+            Ok(records)
+        })
+    }
+
+    /// Creates a private data object: only a logged-in user can read, add or destroy it.
+    pub fn create_data_object(&mut self, record: &StoredRecord, omit_modifiable: bool) -> Result<(), Error> {
+        self.exclusively(|session| {
+            let mut template = vec![
+                Attribute::Class(ObjectClass::DATA),
+                Attribute::Token(true),
+                Attribute::Private(true),
+                Attribute::Application(APPLICATION.into()),
+                Attribute::Label(record.label.as_bytes().to_vec()),
+                Attribute::Value(record.value.clone()),
+            ];
+            if !omit_modifiable {
+                template.push(Attribute::Modifiable(false));
+            }
+            session.create_object(&template)?;
+            Ok(())
+        })
+    }
+}
+
+impl Live {
+    /// The private key's handle, looked up by class too: some tokens break when C_Sign is given a
+    /// public key's handle.
+    fn private_key(&mut self, object_id: &[u8]) -> Result<ObjectHandle, Error> {
+        if let Some(handle) = self.private_keys.get(object_id) {
+            return Ok(*handle);
+        }
+        let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Id(object_id.to_vec())];
+        let found = self.session.find_objects(&template)?;
+        match found.as_slice() {
+            [handle] => {
+                self.private_keys.insert(object_id.to_vec(), *handle);
+                Ok(*handle)
+            }
+            [] => Err(Error::KeyMissing { object_id: object_id.to_vec() }),
+            [..] => {
+                Err(Error::KeyPolicy(format!("{} private keys share the id {}", found.len(), hex::encode(object_id))))
+            }
+        }
+    }
+}
+
+/// What the token reports of one private key object.
+pub(super) fn key_attributes(session: &Session, key: ObjectHandle) -> Result<KeyAttributes, Error> {
+    // Dates and the generation mechanism are left out: one value that a module cannot give fails
+    // the whole call.
+    let asked = [
+        AttributeType::Local,
+        AttributeType::Sensitive,
+        AttributeType::AlwaysSensitive,
+        AttributeType::Extractable,
+        AttributeType::NeverExtractable,
+        AttributeType::Modifiable,
+        AttributeType::Sign,
+        AttributeType::Decrypt,
+        AttributeType::Unwrap,
+        AttributeType::Derive,
+    ];
+    Ok(KeyAttributes::from_token(&session.get_attributes(key, &asked)?))
+}
+
+/// CKA_VALUE of an object.
+fn value(session: &Session, object: ObjectHandle) -> Result<Vec<u8>, Error> {
+    match session.get_attributes(object, &[AttributeType::Value])?.pop() {
+        Some(Attribute::Value(value)) => Ok(value),
+        _ => Err(CallError::nonsense("an object without a value").into()),
+    }
+}
+
+/// CKA_LABEL of an object.
+fn label(session: &Session, object: ObjectHandle) -> Result<String, Error> {
+    match session.get_attributes(object, &[AttributeType::Label])?.pop() {
+        Some(Attribute::Label(label)) => Ok(String::from_utf8_lossy(&label).into_owned()),
+        _ => Err(CallError::nonsense("an object without a label").into()),
+    }
+}
+
+/// The attributes of a certificate object.
+pub(super) fn certificate_template(
+    id: &[u8],
+    label: &str,
+    parts: &super::certificate::CertificateParts,
+) -> Vec<Attribute> {
+    vec![
+        Attribute::Class(ObjectClass::CERTIFICATE),
+        Attribute::CertificateType(CertificateType::X_509),
+        Attribute::Token(true),
+        Attribute::Private(false),
+        Attribute::Id(id.to_vec()),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Subject(parts.name.clone()),
+        Attribute::Issuer(parts.name.clone()),
+        Attribute::SerialNumber(parts.serial.clone()),
+        Attribute::Value(parts.der.clone()),
+    ]
+}
