@@ -1,0 +1,8 @@
+//! Tests against the real thing: SoftHSM2, pkcs11-tool, openssl, and the binary itself. One token
+//! a test, nothing serialised. A tool that is missing is a failure, never a skip.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod architecture;
+mod main_job;
+mod support;

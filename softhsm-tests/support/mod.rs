@@ -1,0 +1,19 @@
+//! What tests stand on: an appliance under test, a token, other people's tools.
+
+pub mod appliance;
+pub mod softhsm;
+pub mod tool;
+
+use std::time::{Duration, Instant};
+
+/// Waits for a condition by asking again, with a deadline that only a broken test reaches.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

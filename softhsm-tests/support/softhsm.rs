@@ -1,0 +1,122 @@
+//! A SoftHSM2 token of a test's own, and configuration files that use it.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+use super::tool;
+
+pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub const PIN: &str = "correct-horse-7931";
+pub const SIGNER: &str = "veid-signer-test";
+
+/// A token in a directory of its own.
+pub struct SoftHsm {
+    directory: TempDir,
+    pub label: String,
+    pub serial: String,
+}
+
+impl SoftHsm {
+    /// A fresh, initialised, empty token.
+    pub fn new() -> Self {
+        Self::labelled("unit-under-test")
+    }
+
+    /// A fresh token with this label.
+    pub fn labelled(label: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("tokens")).unwrap();
+        let conf = format!(
+            "directories.tokendir = {}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n",
+            directory.path().display()
+        );
+        fs::write(directory.path().join("softhsm2.conf"), conf).unwrap();
+        let mut token = Self { directory, label: label.to_owned(), serial: String::new() };
+        token.add_token(label);
+        token.serial = token.serials().remove(0);
+        token.write_pin(PIN);
+        token
+    }
+
+    /// Initialises one more token in the same module.
+    pub fn add_token(&self, label: &str) {
+        let arguments = ["--init-token", "--free", "--label", label, "--so-pin", "87654321", "--pin", PIN];
+        tool::run("softhsm2-util", &arguments, &self.environment());
+    }
+
+    /// The serials of all initialised tokens.
+    pub fn serials(&self) -> Vec<String> {
+        let slots = tool::run("softhsm2-util", &["--show-slots"], &self.environment());
+        let value = |line: &str| line.trim().strip_prefix("Serial number:").map(|serial| serial.trim().to_owned());
+        slots.lines().filter_map(value).filter(|serial| !serial.is_empty()).collect()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn tokens(&self) -> PathBuf {
+        self.path().join("tokens")
+    }
+
+    pub fn conf(&self) -> PathBuf {
+        self.path().join("softhsm2.conf")
+    }
+
+    pub fn environment(&self) -> [(&'static str, &Path); 1] {
+        // Leaked once per call, in a test process that ends soon: the path must outlive the array.
+        [("SOFTHSM2_CONF", Box::leak(self.conf().into_boxed_path()))]
+    }
+
+    pub fn write_pin(&self, pin: &str) {
+        let path = self.path().join("pin");
+        fs::write(&path, pin).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    pub fn uri(&self) -> String {
+        format!("pkcs11:token={};serial={}", self.label, self.serial)
+    }
+
+    /// Runs pkcs11-tool, logged in.
+    pub fn pkcs11_tool(&self, arguments: &[&str]) -> String {
+        let login = ["--module", MODULE, "--token-label", &self.label, "--login", "--pin", PIN];
+        tool::run("pkcs11-tool", &[&login, arguments].concat(), &self.environment())
+    }
+
+    /// Writes a configuration with state and audit under `home` (made when missing) and free
+    /// ports; `extra` is appended.
+    pub fn config(&self, home: &Path, extra: &str) -> PathBuf {
+        fs::create_dir_all(home.join("audit")).unwrap();
+        let text = format!(
+            r#"
+[signer]
+id = "{SIGNER}"
+[state]
+directory = "{home}/state"
+[token]
+module = "{MODULE}"
+uri = "{uri}"
+pin_file = "{pin}"
+[audit]
+directory = "{home}/audit"
+[http]
+listen = "127.0.0.1:0"
+[metrics]
+listen = "127.0.0.1:0"
+{extra}
+"#,
+            home = home.display(),
+            uri = self.uri(),
+            pin = self.path().join("pin").display(),
+        );
+        let path = home.join("config.toml");
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
