@@ -90,7 +90,7 @@ impl StartError {
 
 /// A token with its ledger read, before anything is served.
 pub struct Opened {
-    pub token: Token,
+    pub token: Arc<Token>,
     pub standing: Standing,
     marker: Marker,
 }
@@ -103,20 +103,9 @@ impl Opened {
         let token = Arc::new(Token::open(&config.token, &pin)?);
         drop(pin);
         let marker = Marker::new(&config.state.directory, &token.identity().serial);
-        let records = ledger(config, &token)?.read().await;
-        let token = Arc::into_inner(token).expect("the ledger that shared it is gone");
-        let standing = records
-            .map_err(StartError::from)
-            .and_then(|records| Ok(Standing::fold(&config.signer.id, records)?))
-            .and_then(|standing| Ok(marker.compare(&standing).map(|()| standing)?));
-        match standing {
-            Ok(standing) => Ok(Self { token, standing, marker }),
-            Err(error) => {
-                // What matters is the error; a token that cannot even be closed adds nothing.
-                let _ = token.close();
-                Err(error)
-            }
-        }
+        let standing = Standing::fold(&config.signer.id, ledger(config, &token)?.read().await?)?;
+        marker.compare(&standing)?;
+        Ok(Self { token, standing, marker })
     }
 
     /// Checks that the active key, if there is one, is on the token, is what its record says, and
@@ -172,7 +161,7 @@ impl App {
         opened.check_active_key().await?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
-        let token = Arc::new(opened.token);
+        let token = opened.token;
         let keyring =
             Keyring::load(config.signer.id.clone(), ledger(config, &token)?, Arc::clone(&token), opened.marker).await?;
         keyring.refresh().await?;
@@ -216,18 +205,8 @@ impl App {
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
         }
+        self.service.token.close()?;
         Ok(code)
-    }
-
-    /// Puts away everything that was opened, without serving.
-    pub fn close(self) -> Result<(), StartError> {
-        if let Some(service) = Arc::into_inner(self.service) {
-            drop(service.keyring);
-            if let Some(token) = Arc::into_inner(service.token) {
-                token.close()?;
-            }
-        }
-        Ok(())
     }
 
     async fn note(&self, kind: EventType, action: &'static str) -> Result<(), StartError> {
@@ -255,10 +234,7 @@ fn lock_state(config: &Config) -> Result<DirectoryLock, StartError> {
 async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Config) -> Result<Opened, StartError> {
     const SETTLE: Duration = Duration::from_millis(150);
     for _ in 0..2 {
-        if let Err(refusal) = opened.permit_first_key(asker, config).await {
-            let _ = opened.token.close();
-            return Err(refusal);
-        }
+        opened.permit_first_key(asker, config).await?;
         opened.token.close()?;
         tokio::time::sleep(SETTLE).await;
         opened = Opened::open(config).await?;

@@ -8,16 +8,21 @@ use std::{
 };
 
 use crossbeam_channel::{Sender, TrySendError};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Error, module::Module, session::TokenSession};
 
-type Job = Box<dyn FnOnce(&mut TokenSession) + Send>;
+enum Job {
+    Call(Box<dyn FnOnce(&mut TokenSession) + Send>),
+    /// Ends the worker that takes it.
+    Stop,
+}
 
 /// A queue and the threads that work it off.
 pub(super) struct Lane {
     jobs: Sender<Job>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Lane {
@@ -27,12 +32,16 @@ impl Lane {
         let workers = (0..workers)
             .map(|_| {
                 let (waiting, mut session) = (waiting.clone(), TokenSession::new(Arc::clone(module)));
-                let work = move || waiting.iter().for_each(|job| job(&mut session));
+                let work = move || {
+                    while let Ok(Job::Call(call)) = waiting.recv() {
+                        call(&mut session);
+                    }
+                };
                 thread::Builder::new().name(name.to_owned()).spawn(work)
             })
             .collect::<Result<_, _>>()
             .map_err(Error::Worker)?;
-        Ok(Self { jobs, workers })
+        Ok(Self { jobs, workers: Mutex::new(workers) })
     }
 
     /// Runs `call` on a worker. The answer comes within `deadline` or is [`Error::Deadline`]; a call
@@ -44,12 +53,12 @@ impl Lane {
     ) -> Result<T, Error> {
         let (done, answer) = oneshot::channel();
         let latest = Instant::now() + deadline;
-        let job: Job = Box::new(move |session| {
+        let job = Job::Call(Box::new(move |session| {
             if Instant::now() < latest && !done.is_closed() {
                 // A caller that has gone meanwhile needs no answer.
                 let _ = done.send(call(session));
             }
-        });
+        }));
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => Error::Busy,
         })?;
@@ -60,10 +69,15 @@ impl Lane {
         }
     }
 
-    /// Lets the workers finish what is queued and ends them.
-    pub fn stop(self) {
-        drop(self.jobs);
-        for worker in self.workers {
+    /// Lets the workers finish what is queued, and ends them and their sessions. Calls made after
+    /// this run into their deadline.
+    pub fn stop(&self) {
+        let workers = std::mem::take(&mut *self.workers.lock());
+        for _ in &workers {
+            // Fails only when every worker has gone already.
+            let _ = self.jobs.send(Job::Stop);
+        }
+        for worker in workers {
             // A worker that panicked has already written its message.
             let _ = worker.join();
         }

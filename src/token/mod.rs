@@ -54,7 +54,7 @@ impl From<&KeyEntry> for KeyRef {
     }
 }
 
-/// A logged-in token. Cheap to share behind an `Arc`; [`Token::close`] ends it cleanly.
+/// A logged-in token. Closed when dropped.
 pub struct Token {
     module: Arc<Module>,
     signing: Lane,
@@ -79,11 +79,13 @@ impl Token {
         })
     }
 
-    /// Ends the lanes, logs out by closing every session, and finalizes the module.
-    pub fn close(self) -> Result<(), Error> {
+    /// Ends the lanes, logs out by closing every session, and finalizes the module. Must happen
+    /// before the process ends: modules tear themselves down at exit, under threads that still
+    /// have sessions.
+    pub fn close(&self) -> Result<(), Error> {
         self.signing.stop();
         self.lifecycle.stop();
-        Arc::into_inner(self.module).map_or(Ok(()), Module::close)
+        self.module.close()
     }
 
     /// Which token this is.
@@ -147,5 +149,13 @@ impl Token {
     pub async fn ping(&self) -> Result<(), Error> {
         let module = Arc::clone(&self.module);
         self.lifecycle.call(self.deadline, move |_| module.check_presence()).await
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the token could not be closed");
+        }
     }
 }
