@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     audit, http, nonce,
-    service::{KeyPolicy, SignerConfig},
+    service::{FleetConfig, KeyPolicy, SignerConfig},
     telemetry, token,
 };
 
@@ -20,6 +20,8 @@ pub struct Config {
     pub token: token::Config,
     #[serde(default)]
     pub ledger: LedgerConfig,
+    #[serde(default)]
+    pub fleet: FleetConfig,
     #[serde(default)]
     pub key_policy: KeyPolicy,
     #[serde(default)]
@@ -85,6 +87,7 @@ impl Config {
     /// The rules that the types do not hold.
     pub fn check(&self) -> Result<(), String> {
         self.token.check()?;
+        self.fleet.check()?;
         self.key_policy.check()?;
         self.nonce.check()?;
         self.http.check()?;

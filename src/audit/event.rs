@@ -11,6 +11,10 @@ use crate::{client::Client, timestamp::Timestamp};
 pub enum EventType {
     KeyGenerated,
     KeyActivated,
+    KeyRotated,
+    KeyRotationCompleted,
+    KeyRevoked,
+    KeyExpired,
     KeyAccessed,
     AttestationSigned,
     AttestationVerified,
@@ -20,6 +24,7 @@ pub enum EventType {
     ServiceStarted,
     ServiceStopped,
     Error,
+    HealthCheck,
     SecurityAlert,
 }
 
@@ -30,6 +35,10 @@ impl EventType {
         match self {
             Self::KeyGenerated => "key_generated",
             Self::KeyActivated => "key_activated",
+            Self::KeyRotated => "key_rotated",
+            Self::KeyRotationCompleted => "key_rotation_completed",
+            Self::KeyRevoked => "key_revoked",
+            Self::KeyExpired => "key_expired",
             Self::KeyAccessed => "key_accessed",
             Self::AttestationSigned => "attestation_signed",
             Self::AttestationVerified => "attestation_verified",
@@ -39,6 +48,7 @@ impl EventType {
             Self::ServiceStarted => "service_started",
             Self::ServiceStopped => "service_stopped",
             Self::Error => "error",
+            Self::HealthCheck => "health_check",
             Self::SecurityAlert => "security_alert",
         }
     }
@@ -171,6 +181,13 @@ impl Event {
     #[must_use]
     pub fn pending(mut self) -> Self {
         self.outcome = Outcome::Pending;
+        self
+    }
+
+    /// The same event with another severity.
+    #[must_use]
+    pub fn of_severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
         self
     }
 

@@ -19,7 +19,7 @@ use crate::{
     durable,
     exit_code::ExitCode,
     http, nonce, secret,
-    service::{KeyPolicy, SignerConfig, first_key::Asker},
+    service::{FleetConfig, KeyPolicy, SignerConfig, first_key::Asker},
     telemetry,
     token::{self, TokenUri, provision},
 };
@@ -176,7 +176,7 @@ fn token_uri(module: &Path, layout: &Layout) -> Result<TokenUri, String> {
 fn random_pin() -> Result<SecretString, String> {
     let mut bytes = zeroize::Zeroizing::new([0u8; 16]);
     getrandom::fill(&mut *bytes).map_err(|error| error.to_string())?;
-    Ok(SecretString::from(hex::encode(&*bytes)))
+    Ok(SecretString::from(hex::encode(*bytes)))
 }
 
 fn save_pin(layout: &Layout, pin: &SecretString) -> Result<(), String> {
@@ -194,6 +194,8 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         state: StateConfig { directory: layout.root.clone() },
         token: token::Config::new(module.to_owned(), uri, layout.pin.clone()),
         ledger: LedgerConfig::Token,
+        // The token is this process's own.
+        fleet: FleetConfig { single: true, ..FleetConfig::default() },
         key_policy: KeyPolicy::default(),
         nonce: nonce::Config::default(),
         audit: audit::Config { directory: layout.audit.clone() },

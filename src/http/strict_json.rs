@@ -36,6 +36,24 @@ impl<T: DeserializeOwned + 'static> FromRequest for StrictJson<T> {
     }
 }
 
+/// A parsed body that may be left out whole: then it is the default.
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalJson<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let has_none = request.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0")
+            && !request.headers().contains_key(header::TRANSFER_ENCODING);
+        if has_none {
+            return Box::pin(std::future::ready(Ok(Self(T::default()))));
+        }
+        let body = StrictJson::from_request(request, payload);
+        Box::pin(async move { body.await.map(|StrictJson(value)| Self(value)) })
+    }
+}
+
 fn says_json(request: &HttpRequest) -> Result<(), Problem> {
     let refused = |what: String| Err(Problem::new(&UNSUPPORTED_MEDIA_TYPE, what));
     if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)

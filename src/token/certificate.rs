@@ -17,6 +17,7 @@ use x509_cert::{
         pkix::{BasicConstraints, KeyUsage, KeyUsages, SubjectKeyIdentifier},
     },
     name::Name,
+    request::RequestBuilder,
     serial_number::SerialNumber,
     time::{Time, Validity},
 };
@@ -66,6 +67,20 @@ pub(super) fn self_signed(
         name: name.to_der().map_err(unbuildable)?,
         serial: serial.to_der().map_err(unbuildable)?,
     })
+}
+
+/// A certificate request; `sign` is the token.
+pub(super) fn request(
+    common_name: &str,
+    public_key: &PublicKey,
+    sign: impl FnOnce(&[u8]) -> Result<Signature, Error>,
+) -> Result<Vec<u8>, Error> {
+    let name = Name::from_str(&format!("CN={common_name}")).map_err(unbuildable)?;
+    let signer = TokenKey(public_key.clone());
+    let mut builder = RequestBuilder::new(name).map_err(unbuildable)?;
+    let to_be_signed = builder.finalize(&signer).map_err(unbuildable)?;
+    let signature = encode_signature(public_key.algorithm(), &sign(&to_be_signed)?)?;
+    builder.assemble(signature, &signer).and_then(|request| Ok(request.to_der()?)).map_err(unbuildable)
 }
 
 /// X.509 carries ECDSA signatures as a DER SEQUENCE of r and s (RFC 3279), Ed25519 as they are.
@@ -134,10 +149,12 @@ impl BuilderProfile for SigningKeyProfile {
         tbs: &TbsCertificate,
     ) -> x509_cert::builder::Result<Vec<Extension>> {
         let subject = tbs.subject();
-        let mut extensions = Vec::new();
-        extensions.push(BasicConstraints { ca: false, path_len_constraint: None }.to_extension(subject, &extensions)?);
-        extensions.push(KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(subject, &extensions)?);
-        extensions.push(SubjectKeyIdentifier::try_from(spk)?.to_extension(subject, &extensions)?);
+        // None of these looks at the extensions before it.
+        let extensions = vec![
+            BasicConstraints { ca: false, path_len_constraint: None }.to_extension(subject, &[])?,
+            KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(subject, &[])?,
+            SubjectKeyIdentifier::try_from(spk)?.to_extension(subject, &[])?,
+        ];
         Ok(extensions)
     }
 }

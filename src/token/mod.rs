@@ -18,7 +18,11 @@ mod template;
 mod uri;
 mod verified;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use secrecy::SecretString;
 
@@ -41,6 +45,14 @@ use module::Module;
 /// The application name of every data object that is ours (CKA_APPLICATION).
 pub const APPLICATION: &str = "verification-signer";
 
+/// A key object of ours, as the token lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyObject {
+    pub object_id: Vec<u8>,
+    pub label: String,
+    pub is_private: bool,
+}
+
 /// Which key object to use, and what its signatures must verify with.
 #[derive(Clone, Debug)]
 pub struct KeyRef {
@@ -59,8 +71,10 @@ pub struct Token {
     module: Arc<Module>,
     signing: Lane,
     lifecycle: Lane,
+    reading: Lane,
     deadline: Duration,
     verify_signatures: bool,
+    module_path: PathBuf,
 }
 
 impl Token {
@@ -73,9 +87,12 @@ impl Token {
             signing: Lane::start("token-sign", config.workers, config.queue, &module)?,
             // One worker: key generation and ledger writes are serialised.
             lifecycle: Lane::start("token-lifecycle", 1, 64, &module)?,
+            // Readings of the ledger renew the right to sign: they must not wait for a generation.
+            reading: Lane::start("token-read", 1, 256, &module)?,
             module,
             deadline: config.call_deadline,
             verify_signatures: config.verify_signatures,
+            module_path: config.module.clone(),
         })
     }
 
@@ -85,6 +102,7 @@ impl Token {
     pub fn close(&self) -> Result<(), Error> {
         self.signing.stop();
         self.lifecycle.stop();
+        self.reading.stop();
         self.module.close()
     }
 
@@ -92,6 +110,12 @@ impl Token {
     #[must_use]
     pub fn identity(&self) -> &TokenIdentity {
         self.module.identity()
+    }
+
+    /// The module's path.
+    #[must_use]
+    pub fn module_path(&self) -> &Path {
+        &self.module_path
     }
 
     /// The algorithms this token can generate and sign with, found out at start.
@@ -119,23 +143,64 @@ impl Token {
 
     /// What the token reports of a private key, checked against the policy for our keys.
     pub async fn key_attributes(&self, object_id: Vec<u8>) -> Result<KeyAttributes, Error> {
-        self.lifecycle.call(self.deadline, move |session| session.key_attributes(&object_id)).await
+        self.reading.call(self.deadline, move |session| session.key_attributes(&object_id)).await
+    }
+
+    /// A PKCS#10 certificate request (RFC 2986) for a key, signed by it.
+    pub async fn certificate_request(&self, key: &KeyRef, common_name: String) -> Result<Vec<u8>, Error> {
+        let (public_key, object_id) = (key.public_key.clone(), key.object_id.clone());
+        self.lifecycle
+            .call(self.deadline, move |session| {
+                certificate::request(&common_name, &public_key, |message| {
+                    let algorithm = public_key.algorithm();
+                    let raw = session.sign(&object_id, algorithm, &algorithm.token_input(message))?;
+                    let signature = public_key.normalize(&raw).map_err(|_| Error::BadSignature)?;
+                    public_key.verify(message, &signature).map_err(|_| Error::BadSignature)?;
+                    Ok(signature)
+                })
+            })
+            .await
+    }
+
+    /// Whether attributes that the token reports are those our keys must have.
+    pub fn check_attributes(&self, attributes: &KeyAttributes) -> Result<(), String> {
+        attributes.check(self.module.omitted(), self.module.reports_local())
     }
 
     /// The certificate stored beside a key.
     pub async fn certificate(&self, object_id: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
-        self.lifecycle.call(self.deadline, move |session| session.certificate(&object_id)).await
+        self.reading.call(self.deadline, move |session| session.certificate(&object_id)).await
     }
 
-    /// Labels of key objects on the token that begin with `prefix`.
-    pub async fn key_labels(&self, prefix: String) -> Result<Vec<String>, Error> {
-        self.lifecycle.call(self.deadline, move |session| session.key_labels(&prefix)).await
+    /// Key objects on the token whose label begins with `prefix`.
+    pub async fn key_objects(&self, prefix: String) -> Result<Vec<KeyObject>, Error> {
+        self.reading.call(self.deadline, move |session| session.key_objects(&prefix)).await
+    }
+
+    /// Destroys a private key object; true when it was still there.
+    pub async fn destroy_private_key(&self, object_id: Vec<u8>) -> Result<bool, Error> {
+        self.lifecycle.call(self.deadline, move |session| session.destroy_private_key(&object_id)).await
+    }
+
+    /// Destroys what an unfinished generation left under this id.
+    pub async fn destroy_leftovers(&self, object_id: Vec<u8>) -> Result<(), Error> {
+        self.lifecycle.call(self.deadline, move |session| session.destroy_leftovers(&object_id)).await
+    }
+
+    /// A random CKA_ID that no object on the token has.
+    pub async fn unused_object_id(&self) -> Result<Vec<u8>, Error> {
+        self.lifecycle.call(self.deadline, |session| session.exclusively(generate::unused_id)).await
+    }
+
+    /// Destroys one data object of ours.
+    pub(crate) async fn destroy_data_object(&self, label: String) -> Result<(), Error> {
+        self.lifecycle.call(self.deadline, move |session| session.destroy_data_object(&label)).await
     }
 
     /// Every data object of ours.
     pub(crate) async fn data_objects(&self) -> Result<Vec<StoredRecord>, Error> {
         let deadline = self.deadline.max(Duration::from_secs(10));
-        self.lifecycle.call(deadline, session::TokenSession::data_objects).await
+        self.reading.call(deadline, session::TokenSession::data_objects).await
     }
 
     /// Stores one data object of ours.
@@ -148,7 +213,7 @@ impl Token {
     /// C_FindObjects still says "nothing found".
     pub async fn ping(&self) -> Result<(), Error> {
         let module = Arc::clone(&self.module);
-        self.lifecycle.call(self.deadline, move |_| module.check_presence()).await
+        self.reading.call(self.deadline, move |_| module.check_presence()).await
     }
 }
 

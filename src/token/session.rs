@@ -9,7 +9,7 @@ use cryptoki::{
     session::Session,
 };
 
-use super::{APPLICATION, CallError, Error, KeyAttributes, mechanism, module::Module};
+use super::{APPLICATION, CallError, Error, KeyAttributes, KeyObject, mechanism, module::Module};
 use crate::key::{Algorithm, StoredRecord};
 
 /// One worker's view of the token.
@@ -22,6 +22,9 @@ pub(super) struct TokenSession {
 struct Live {
     session: Session,
     private_keys: HashMap<Vec<u8>, ObjectHandle>,
+    /// Data objects of ours never change, and a handle names one object as long as the session
+    /// lives (PKCS#11 v3.1 §2.3): each is read once.
+    data_objects: Vec<(ObjectHandle, StoredRecord)>,
 }
 
 impl TokenSession {
@@ -40,7 +43,7 @@ impl TokenSession {
     fn once<T>(&mut self, call: &mut impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
         let mut live = match self.live.take() {
             Some(live) => live,
-            None => Live { session: self.module.session()?, private_keys: HashMap::new() },
+            None => Live { session: self.module.session()?, private_keys: HashMap::new(), data_objects: Vec::new() },
         };
         let result = call(&mut live);
         if result.is_ok() {
@@ -82,32 +85,81 @@ impl TokenSession {
         })
     }
 
-    /// Labels of private and public key objects that begin with `prefix`.
-    pub fn key_labels(&mut self, prefix: &str) -> Result<Vec<String>, Error> {
-        self.with(|live| {
-            let mut labels = Vec::new();
-            for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
-                for handle in live.session.find_objects(&[Attribute::Class(class)])? {
-                    let label = label(&live.session, handle)?;
-                    if label.starts_with(prefix) {
-                        labels.push(label);
-                    }
-                }
-            }
-            Ok(labels)
-        })
-    }
-
     /// Every data object with our application name.
     pub fn data_objects(&mut self) -> Result<Vec<StoredRecord>, Error> {
         self.with(|live| {
             let ours = [Attribute::Class(ObjectClass::DATA), Attribute::Application(APPLICATION.into())];
-            let mut records = Vec::new();
-            for handle in live.session.find_objects(&ours)? {
-                let label = label(&live.session, handle)?;
-                records.push(StoredRecord { label, value: value(&live.session, handle)? });
+            let present = live.session.find_objects(&ours)?;
+            live.data_objects.retain(|(handle, _)| present.contains(handle));
+            for handle in present {
+                if !live.data_objects.iter().any(|(known, _)| *known == handle) {
+                    let record =
+                        StoredRecord { label: label(&live.session, handle)?, value: value(&live.session, handle)? };
+                    live.data_objects.push((handle, record));
+                }
             }
-            Ok(records)
+            Ok(live.data_objects.iter().map(|(_, record)| record.clone()).collect())
+        })
+    }
+
+    /// Destroys the data objects of ours with this label.
+    pub fn destroy_data_object(&mut self, label: &str) -> Result<(), Error> {
+        self.exclusively(|session| {
+            let template = [
+                Attribute::Class(ObjectClass::DATA),
+                Attribute::Application(APPLICATION.into()),
+                Attribute::Label(label.as_bytes().to_vec()),
+            ];
+            for handle in session.find_objects(&template)? {
+                session.destroy_object(handle)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// CKA_ID and CKA_LABEL of every key object whose label begins with `prefix`.
+    pub fn key_objects(&mut self, prefix: &str) -> Result<Vec<KeyObject>, Error> {
+        self.with(|live| {
+            let mut objects = Vec::new();
+            for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+                for handle in live.session.find_objects(&[Attribute::Class(class)])? {
+                    let label = label(&live.session, handle)?;
+                    if label.starts_with(prefix) {
+                        objects.push(KeyObject {
+                            object_id: object_id(&live.session, handle)?,
+                            label,
+                            is_private: class == ObjectClass::PRIVATE_KEY,
+                        });
+                    }
+                }
+            }
+            Ok(objects)
+        })
+    }
+
+    /// Destroys the private key with this CKA_ID, and proves through a fresh session that it is
+    /// gone. True when it was there.
+    pub fn destroy_private_key(&mut self, object_id: &[u8]) -> Result<bool, Error> {
+        let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Id(object_id.to_vec())];
+        let found = self.exclusively(|session| {
+            let found = session.find_objects(&template)?;
+            for handle in &found {
+                session.destroy_object(*handle)?;
+            }
+            Ok(!found.is_empty())
+        })?;
+        self.live = None;
+        let left = self.exclusively(|session| Ok(session.find_objects(&template)?))?;
+        if left.is_empty() { Ok(found) } else { Err(CallError::nonsense("a private key that it had destroyed").into()) }
+    }
+
+    /// Destroys every object with this CKA_ID: what a generation that never finished left behind.
+    pub fn destroy_leftovers(&mut self, object_id: &[u8]) -> Result<(), Error> {
+        self.exclusively(|session| {
+            for handle in session.find_objects(&[Attribute::Id(object_id.to_vec())])? {
+                session.destroy_object(handle)?;
+            }
+            Ok(())
         })
     }
 
@@ -185,6 +237,14 @@ fn label(session: &Session, object: ObjectHandle) -> Result<String, Error> {
     match session.get_attributes(object, &[AttributeType::Label])?.pop() {
         Some(Attribute::Label(label)) => Ok(String::from_utf8_lossy(&label).into_owned()),
         _ => Err(CallError::nonsense("an object without a label").into()),
+    }
+}
+
+/// CKA_ID of an object.
+fn object_id(session: &Session, object: ObjectHandle) -> Result<Vec<u8>, Error> {
+    match session.get_attributes(object, &[AttributeType::Id])?.pop() {
+        Some(Attribute::Id(id)) => Ok(id),
+        _ => Err(CallError::nonsense("an object without an id").into()),
     }
 }
 
