@@ -5,4 +5,5 @@
 
 mod architecture;
 mod main_job;
+mod readme;
 mod support;

@@ -108,8 +108,20 @@ impl Service {
                 ok: nonces.is_ok() || order.emergency,
                 detail: self.nonces.describe(),
             },
+            Check { item: "successor", ok: true, detail: standing.as_ref().map_or_else(|_| String::new(), |s| self.successor_detail(s, algorithm, now)) },
             Check { item: "audit_writable", ok: !self.audit.has_failed(), detail: String::new() },
         ])
+    }
+
+    /// Which key the rotation would activate, and whether verifiers have had notice of it.
+    fn successor_detail(&self, standing: &Standing, algorithm: Algorithm, now: Timestamp) -> String {
+        match standing.pending(now).find(|key| key.algorithm() == algorithm) {
+            None => "a new key will be generated".into(),
+            Some(key) if now.seconds_since(key.generated_at) < self.policy.key.minimum_notice_seconds() => {
+                format!("pending key {}, published for less than the minimum notice", key.id)
+            }
+            Some(key) => format!("pending key {}", key.id),
+        }
     }
 
     /// Makes a new key the active one; the one before it rotates out. **Commit point**: the

@@ -93,6 +93,12 @@ impl KeyPolicy {
         i64::try_from(self.overlap.as_secs()).expect("checked: less than the maximum age")
     }
 
+    /// The minimum notice in whole seconds.
+    #[must_use]
+    pub fn minimum_notice_seconds(&self) -> i64 {
+        i64::try_from(self.minimum_notice.as_secs()).unwrap_or(i64::MAX)
+    }
+
     /// The retention in whole seconds.
     #[must_use]
     pub fn retention_seconds(&self) -> i64 {
