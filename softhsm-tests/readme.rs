@@ -56,7 +56,8 @@ fn the_readme_session_runs_as_printed() {
         script.push_str(command);
         script.push_str("\necho; echo ----next----\n");
     }
-    let script = script.replace("http://127.0.0.1:8080", &appliance.api).replace("http://127.0.0.1:9090", &appliance.metrics);
+    let script =
+        script.replace("http://127.0.0.1:8080", &appliance.api).replace("http://127.0.0.1:9090", &appliance.metrics);
     let home = tempfile::tempdir().unwrap();
     let output = tool::output("bash", &["-c", &script], &[("HOME", home.path()), ("TMPDIR", home.path())], b"");
     let printed = tool::text(&output.stdout);

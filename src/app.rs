@@ -95,6 +95,8 @@ pub struct Opened {
     pub token: Arc<Token>,
     pub standing: Standing,
     marker: Marker,
+    /// The ledger does not continue what was seen, and an operator accepted it.
+    accepted: bool,
 }
 
 impl Opened {
@@ -104,10 +106,11 @@ impl Opened {
         let pin = config.token.pin_source().map_err(StartError::Config)?.read()?;
         let token = Arc::new(Token::open(&config.token, &pin)?);
         drop(pin);
-        let marker = Marker::new(&config.state.directory, &token.identity().serial);
+        let accepted = config.state.accept_ledger_head.as_deref();
+        let marker = Marker::new(&config.state.directory, &token.identity().serial, accepted);
         let standing = Standing::fold(&config.signer.id, ledger(config, &token)?.read().await?)?;
-        marker.compare(&standing)?;
-        Ok(Self { token, standing, marker })
+        let accepted = marker.compare(&standing)?;
+        Ok(Self { token, standing, marker, accepted })
     }
 
     /// Checks that the active key, if there is one, is on the token, is what its record says, and
@@ -165,6 +168,8 @@ impl App {
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
         let token = opened.token;
         let ledger = ledger(config, &token)?;
+        let remembered = opened.marker.revoked()?;
+        let accepted = opened.accepted;
         let keyring = Keyring::load(config.signer.id.clone(), ledger, opened.marker, config.fleet.lease).await?;
         let service = Service {
             signer: config.signer.clone(),
@@ -183,6 +188,9 @@ impl App {
             clock,
             metrics,
         };
+        if accepted {
+            service.take_over_ledger(&remembered).await?;
+        }
         if first_key_wanted {
             let id = service.make_first_key(&Actor::program(asker.name())).await?;
             tracing::info!(key_id = %id, "the first key is active");

@@ -41,12 +41,21 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct StateConfig {
     /// A directory only the service can enter.
+    #[serde(default = "default_state_directory")]
     pub directory: PathBuf,
+    /// SHA-256 of the last record of a ledger that does not continue what this appliance has seen,
+    /// and that an operator accepts all the same (a token restored from a backup, on purpose).
+    #[serde(default)]
+    pub accept_ledger_head: Option<String>,
+}
+
+fn default_state_directory() -> PathBuf {
+    PathBuf::from("/var/lib/verification-signer")
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { directory: PathBuf::from("/var/lib/verification-signer") }
+        Self { directory: default_state_directory(), accept_ledger_head: None }
     }
 }
 

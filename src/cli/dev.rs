@@ -191,7 +191,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
             validator_address: crate::attestation::Text::default(),
             service_endpoint: crate::attestation::Text::default(),
         },
-        state: StateConfig { directory: layout.root.clone() },
+        state: StateConfig { directory: layout.root.clone(), accept_ledger_head: None },
         token: token::Config::new(module.to_owned(), uri, layout.pin.clone()),
         ledger: LedgerConfig::Token,
         // The token is this process's own.

@@ -229,7 +229,9 @@ impl From<Error> for Problem {
             Error::RetentionRunning { id, until } => {
                 Self::new(&RETENTION_RUNNING, format!("Key {id} is kept until {until}."))
             }
-            Error::StaleLedger | Error::FleetLock(_) => Self::new(&TOKEN_UNAVAILABLE, "").retry_after(2),
+            Error::StaleLedger | Error::LedgerRolledBack | Error::FleetLock(_) => {
+                Self::new(&TOKEN_UNAVAILABLE, "").retry_after(2)
+            }
             Error::NoActiveKey => Self::new(&NOTHING_CAN_SIGN, "").retry_after(60),
             Error::NoCertificate(id) => Self::new(&NO_CERTIFICATE, format!("Key {id} has none.")),
             Error::NonceStore(_) => Self::new(&NONCE_STORE_UNAVAILABLE, "").retry_after(2),

@@ -27,6 +27,8 @@ pub enum Error {
     /// The last reading of the ledger is too old to sign by.
     #[error("the key ledger could not be read within the lease")]
     StaleLedger,
+    #[error("the key ledger does not continue what was seen before")]
+    LedgerRolledBack,
     #[error("another appliance changed the keys at the same time")]
     LostRace,
     #[error("another lifecycle operation is running")]
@@ -102,6 +104,7 @@ impl Error {
             | Self::RetentionRunning { .. } => Class::Caller,
             Self::NoActiveKey
             | Self::StaleLedger
+            | Self::LedgerRolledBack
             | Self::FleetLock(_)
             | Self::NonceStore(_)
             | Self::LedgerUnavailable(_)
@@ -134,6 +137,7 @@ impl Error {
             Self::NoActiveKey => "no_active_key",
             Self::NoCertificate(_) => "no_certificate",
             Self::StaleLedger => "stale_ledger",
+            Self::LedgerRolledBack => "ledger_rolled_back",
             Self::LostRace | Self::ChangeInProgress => "change_in_progress",
             Self::FleetLock(_) => "fleet_lock",
             Self::Preflight { .. } => "preflight",

@@ -108,7 +108,11 @@ impl Service {
                 ok: nonces.is_ok() || order.emergency,
                 detail: self.nonces.describe(),
             },
-            Check { item: "successor", ok: true, detail: standing.as_ref().map_or_else(|_| String::new(), |s| self.successor_detail(s, algorithm, now)) },
+            Check {
+                item: "successor",
+                ok: true,
+                detail: standing.as_ref().map_or_else(|_| String::new(), |s| self.successor_detail(s, algorithm, now)),
+            },
             Check { item: "audit_writable", ok: !self.audit.has_failed(), detail: String::new() },
         ])
     }

@@ -1,12 +1,13 @@
 //! Revocation that holds everywhere when the call returns, and the emergency as one call.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    audit::{EventType, Severity},
+    audit::{Event, EventType, Severity},
     key::{
         KeyEntry, Revocation, RevocationReason, Rotation,
         record::{VERSION, to_generalized_time},
@@ -109,6 +110,27 @@ impl Service {
             self.audit.record(event.of_severity(Severity::Critical)).await?;
         }
         Ok(RevocationDone { key, time_to_safe, newly })
+    }
+
+    /// Goes on with a ledger that an operator accepted by name although it is not the one seen
+    /// before. Keys that were revoked stay so: their revocations are put back on the token.
+    pub async fn take_over_ledger(&self, remembered: &BTreeSet<u32>) -> Result<(), Error> {
+        let standing = self.keyring.standing();
+        tracing::warn!(
+            head = hex::encode(standing.head()),
+            "an operator accepted a ledger that does not continue what was seen before"
+        );
+        let event =
+            Event::of_service(EventType::SecurityAlert, "accept_ledger", self.signer.id.as_str(), self.clock.now())
+                .of_severity(Severity::Critical)
+                .detail("ledger_head", hex::encode(standing.head()));
+        self.audit.record(event).await?;
+        let lost = |key: &&Arc<KeyEntry>| remembered.contains(&key.id.sequence) && key.revoked.is_none();
+        let order = RevocationOrder { reason: RevocationReason::Administrative, compromised_at: None };
+        for key in standing.keys().filter(lost) {
+            self.commit_revocation(&key.id.to_string(), order, &Actor::program("start")).await?;
+        }
+        Ok(())
     }
 
     /// Revokes (the active key, unless another is named), generates, activates. Called again after
