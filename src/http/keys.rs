@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use x509_cert::der::pem::{LineEnding, encode_string};
 
 use super::{
+    body::Pem,
     problem::{NO_SUCH_ACTIVE_KEY, Problem},
     request::Caller,
 };
@@ -124,11 +125,25 @@ pub async fn public_pem(service: web::Data<Service>, key_id: web::Path<String>) 
 /// `GET /api/v1/keys/{key_id}/certificate.pem`
 pub async fn certificate_pem(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let key = service.keyring.find_by_text(&key_id)?;
-    let der = service.token.certificate(key.object_id.clone()).await.map_err(Error::from)?;
-    let der = der.ok_or_else(|| Error::NoCertificate(key.id.clone()))?;
-    let pem = encode_string("CERTIFICATE", LineEnding::LF, &der)
-        .map_err(|_| Error::Internal("a certificate that has no PEM form"))?;
+    let chain = service.token.certificates(key.object_id.clone()).await.map_err(Error::from)?;
+    if chain.is_empty() {
+        return Err(Error::NoCertificate(key.id.clone()).into());
+    }
+    let pem: Result<String, _> = chain.iter().map(|der| encode_string("CERTIFICATE", LineEnding::LF, der)).collect();
+    let pem = pem.map_err(|_| Error::Internal("a certificate that has no PEM form"))?;
     Ok(HttpResponse::Ok().content_type("application/x-pem-file").body(pem))
+}
+
+/// `PUT /api/v1/keys/{key_id}/certificate.pem`: the chain that a CA has issued for the key, the
+/// key's own certificate first.
+pub async fn install_chain(
+    service: web::Data<Service>,
+    caller: Caller,
+    key_id: web::Path<String>,
+    body: Pem,
+) -> Result<HttpResponse, Problem> {
+    service.install_chain(&caller.0, &key_id, &body.0).await?;
+    certificate_pem(service, key_id).await
 }
 
 /// `GET /api/v1/keys/{key_id}/csr.pem`: a PKCS#10 request, signed in the token.

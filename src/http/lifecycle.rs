@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    body::{OptionalJson, StrictJson},
     keys::KeyView,
     problem::Problem,
     request::Caller,
     rotations::{RotationView, actor},
-    strict_json::{OptionalJson, StrictJson},
 };
 use crate::{
     attestation::Text,

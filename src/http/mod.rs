@@ -2,6 +2,7 @@
 //! `problem.rs` is the only place with error status codes.
 
 pub mod attestations;
+pub mod body;
 pub mod exposition;
 pub mod health;
 pub mod jwks;
@@ -14,7 +15,6 @@ mod request;
 pub mod rotations;
 pub mod server;
 pub mod signer;
-pub mod strict_json;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -233,6 +233,7 @@ impl From<Error> for Problem {
                 Self::new(&TOKEN_UNAVAILABLE, "").retry_after(2)
             }
             Error::NoActiveKey => Self::new(&NOTHING_CAN_SIGN, "").retry_after(60),
+            Error::Chain(invalid) => Self::field("(body)", invalid.to_string()),
             Error::NoCertificate(id) => Self::new(&NO_CERTIFICATE, format!("Key {id} has none.")),
             Error::NonceStore(_) => Self::new(&NONCE_STORE_UNAVAILABLE, "").retry_after(2),
             Error::Token(crate::token::Error::Busy | crate::token::Error::Deadline(_)) => {

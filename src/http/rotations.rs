@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
-use super::{problem::Problem, request::Caller, strict_json::OptionalJson};
+use super::{body::OptionalJson, problem::Problem, request::Caller};
 use crate::{
     attestation::Text,
     key::{KeyId, Rotation, RotationStatus},

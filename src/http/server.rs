@@ -17,8 +17,8 @@ use actix_web::{
 };
 
 use super::{
-    Config, MetricsConfig, attestations, exposition, health, jwks, keys, lifecycle, nonces, opaque, problem, request,
-    rotations, signer, strict_json,
+    Config, MetricsConfig, attestations, body, exposition, health, jwks, keys, lifecycle, nonces, opaque, problem,
+    request, rotations, signer,
 };
 use crate::service::Service;
 
@@ -41,7 +41,7 @@ impl Servers {
         let api = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&api_service)))
-                .app_data(web::PayloadConfig::new(strict_json::MAX_BODY_BYTES))
+                .app_data(web::PayloadConfig::new(body::MAX_BODY_BYTES))
                 .wrap(from_fn(request::identify))
                 .configure(routes)
                 .default_service(web::to(problem::not_found))
@@ -117,7 +117,12 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/keys/emergency", lifecycle::emergency))
         .service(get("/api/v1/keys/{key_id}", keys::one))
         .service(get("/api/v1/keys/{key_id}/public.pem", keys::public_pem))
-        .service(get("/api/v1/keys/{key_id}/certificate.pem", keys::certificate_pem))
+        .service(
+            web::resource("/api/v1/keys/{key_id}/certificate.pem")
+                .route(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(keys::certificate_pem))
+                .route(web::put().to(keys::install_chain))
+                .default_service(web::to(|| refuse("GET, HEAD, PUT"))),
+        )
         .service(get("/api/v1/keys/{key_id}/csr.pem", keys::csr_pem))
         .service(get("/api/v1/keys/{key_id}/evidence", keys::evidence))
         .service(post("/api/v1/keys/{key_id}/revoke", lifecycle::revoke))
@@ -149,6 +154,7 @@ where
         .default_service(web::to(|| refuse("GET, HEAD")))
 }
 
+/// A path that is read and posted to.
 fn get_and_post<G, GArgs, P, PArgs>(path: &str, getter: G, poster: P) -> Resource
 where
     G: Handler<GArgs>,

@@ -51,6 +51,8 @@ pub enum Error {
     KeyMayStillSign { id: KeyId, state: KeyState },
     #[error("key {id} is kept until {until}")]
     RetentionRunning { id: KeyId, until: Timestamp },
+    #[error("certificate chain: {0}")]
+    Chain(token::InvalidChain),
     #[error("no certificate is stored for key {0}")]
     NoCertificate(KeyId),
     #[error("the nonce store is not usable: {0}")]
@@ -92,6 +94,7 @@ impl Error {
             | Self::UnknownKey(_)
             | Self::KeyMayNotSign { .. }
             | Self::NoCertificate(_)
+            | Self::Chain(_)
             | Self::LostRace
             | Self::ChangeInProgress
             | Self::Preflight { .. }
@@ -136,6 +139,7 @@ impl Error {
             Self::KeyMayNotSign { .. } => "key_may_not_sign",
             Self::NoActiveKey => "no_active_key",
             Self::NoCertificate(_) => "no_certificate",
+            Self::Chain(_) => "certificate_chain",
             Self::StaleLedger => "stale_ledger",
             Self::LedgerRolledBack => "ledger_rolled_back",
             Self::LostRace | Self::ChangeInProgress => "change_in_progress",

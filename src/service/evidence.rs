@@ -128,6 +128,18 @@ impl Service {
         Ok(der)
     }
 
+    /// Stores the chain that a CA has issued for a key; from then on it is served.
+    pub async fn install_chain(&self, client: &Client, key_id: &str, pem: &[u8]) -> Result<(), Error> {
+        let key = self.keyring.find_by_text(key_id)?;
+        let now = self.clock.now();
+        let event = Event::of_client(EventType::ConfigChanged, "install_certificate", key.id.to_string(), client, now)
+            .detail("key_id", key.id.to_string());
+        self.audit.record(event.clone().pending()).await?;
+        self.token.store_chain(&key, pem, now.unix_seconds()).await?.map_err(Error::Chain)?;
+        self.audit.record(event).await?;
+        Ok(())
+    }
+
     /// Looks whether the active key's attributes are still what they must be. A deviation is an
     /// alarm; on a token that keeps its promises it cannot happen.
     pub async fn watch_attributes(&self) -> Result<(), Error> {

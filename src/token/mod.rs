@@ -26,6 +26,7 @@ use std::{
 
 use secrecy::SecretString;
 
+pub use certificate::InvalidChain;
 pub use config::{Config, PinSource};
 pub use error::{CallError, Error, PinProblem};
 pub use generate::{GenerateRequest, GeneratedKey};
@@ -162,14 +163,27 @@ impl Token {
             .await
     }
 
+    /// Checks that a PEM chain is for a key, and stores it beside the key.
+    pub async fn store_chain(&self, key: &KeyEntry, pem: &[u8], at: i64) -> Result<Result<(), InvalidChain>, Error> {
+        let chain = match certificate::parse_chain(pem, &key.public_key) {
+            Ok(chain) => chain,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
+        let (object_id, label) = (key.object_id.clone(), key.label.clone());
+        self.lifecycle
+            .call(self.deadline, move |session| session.store_chain(&object_id, &label, at, &chain))
+            .await
+            .map(Ok)
+    }
+
     /// Whether attributes that the token reports are those our keys must have.
     pub fn check_attributes(&self, attributes: &KeyAttributes) -> Result<(), String> {
         attributes.check(self.module.omitted(), self.module.reports_local())
     }
 
-    /// The certificate stored beside a key.
-    pub async fn certificate(&self, object_id: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
-        self.reading.call(self.deadline, move |session| session.certificate(&object_id)).await
+    /// The certificates stored for a key, its own first.
+    pub async fn certificates(&self, object_id: Vec<u8>) -> Result<Vec<Vec<u8>>, Error> {
+        self.reading.call(self.deadline, move |session| session.certificates(&object_id)).await
     }
 
     /// Key objects on the token whose label begins with `prefix`.

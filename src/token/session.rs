@@ -9,7 +9,12 @@ use cryptoki::{
     session::Session,
 };
 
-use super::{APPLICATION, CallError, Error, KeyAttributes, KeyObject, mechanism, module::Module};
+use super::{
+    APPLICATION, CallError, Error, KeyAttributes, KeyObject,
+    certificate::{self, CertificateParts},
+    mechanism,
+    module::Module,
+};
 use crate::key::{Algorithm, StoredRecord};
 
 /// One worker's view of the token.
@@ -74,14 +79,33 @@ impl TokenSession {
         })
     }
 
-    /// DER of the certificate with this CKA_ID.
-    pub fn certificate(&mut self, object_id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    /// The certificates of the key with this CKA_ID, the key's own first: the newest chain that was
+    /// stored whole, or else the self-signed one.
+    pub fn certificates(&mut self, object_id: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         self.with(|live| {
             let template = [Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(object_id.to_vec())];
-            match live.session.find_objects(&template)?.first() {
-                Some(handle) => value(&live.session, *handle).map(Some),
-                None => Ok(None),
+            let mut stored = Vec::new();
+            for handle in live.session.find_objects(&template)? {
+                stored.push((label(&live.session, handle)?, value(&live.session, handle)?));
             }
+            Ok(certificate::newest_chain(stored))
+        })
+    }
+
+    /// Stores a chain for a key. Its own certificate is written last, and makes the chain count.
+    pub fn store_chain(
+        &mut self,
+        object_id: &[u8],
+        key_label: &str,
+        at: i64,
+        chain: &[CertificateParts],
+    ) -> Result<(), Error> {
+        self.exclusively(|session| {
+            for (index, parts) in chain.iter().enumerate().rev() {
+                let label = certificate::chain_label(key_label, at, index);
+                session.create_object(&certificate_template(object_id, &label, parts))?;
+            }
+            Ok(())
         })
     }
 
@@ -249,11 +273,7 @@ fn object_id(session: &Session, object: ObjectHandle) -> Result<Vec<u8>, Error> 
 }
 
 /// The attributes of a certificate object.
-pub(super) fn certificate_template(
-    id: &[u8],
-    label: &str,
-    parts: &super::certificate::CertificateParts,
-) -> Vec<Attribute> {
+pub(super) fn certificate_template(id: &[u8], label: &str, parts: &CertificateParts) -> Vec<Attribute> {
     vec![
         Attribute::Class(ObjectClass::CERTIFICATE),
         Attribute::CertificateType(CertificateType::X_509),
@@ -261,8 +281,8 @@ pub(super) fn certificate_template(
         Attribute::Private(false),
         Attribute::Id(id.to_vec()),
         Attribute::Label(label.as_bytes().to_vec()),
-        Attribute::Subject(parts.name.clone()),
-        Attribute::Issuer(parts.name.clone()),
+        Attribute::Subject(parts.subject.clone()),
+        Attribute::Issuer(parts.issuer.clone()),
         Attribute::SerialNumber(parts.serial.clone()),
         Attribute::Value(parts.der.clone()),
     ]
