@@ -6,3 +6,4 @@
 mod architecture;
 mod main_job;
 mod support;
+mod wycheproof;
