@@ -6,4 +6,5 @@
 mod architecture;
 mod main_job;
 mod support;
+mod token_objects;
 mod wycheproof;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
 
-use super::{eventually, softhsm::SoftHsm, tool};
+use super::{eventually, pkcs11_tool::Pkcs11Tool, softhsm::SoftHsm, tool};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_verification-signer");
 
@@ -72,9 +72,7 @@ impl Appliance {
 
     /// `dev` in this state directory.
     pub fn dev_in(home: &Path) -> Self {
-        let mut command = Command::new(BINARY);
-        command.args(["dev", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--state-dir"]).arg(home);
-        Self::start(command, home).unwrap_or_else(|(status, log)| panic!("dev ended with {status}: {log}"))
+        Self::start(dev_command(home), home).unwrap_or_else(|(status, log)| panic!("dev ended with {status}: {log}"))
     }
 
     /// `serve` with this configuration beside this token; how it ended, and its log, if it did not start.
@@ -119,6 +117,22 @@ impl Appliance {
 
     pub fn audit_log(&self) -> String {
         fs::read_to_string(self.home.join("audit/audit.log")).unwrap()
+    }
+
+    /// The records of one type in the audit file.
+    pub fn audit_events(&self, kind: &str) -> Vec<Value> {
+        let log = self.audit_log();
+        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records.filter(|record| record["type"] == kind).collect()
+    }
+
+    /// pkcs11-tool on the token that `dev` made.
+    pub fn dev_token(&self) -> Pkcs11Tool {
+        Pkcs11Tool {
+            conf: self.home.join("softhsm2.conf"),
+            label: "verification-signer-dev".into(),
+            pin: fs::read_to_string(self.home.join("pin")).unwrap(),
+        }
     }
 
     pub fn signal(&self, name: &str) {
@@ -171,6 +185,13 @@ impl Drop for Appliance {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `dev` on free ports.
+pub fn dev_command(state_directory: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(["dev", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--state-dir"]).arg(state_directory);
+    command
 }
 
 /// A small request that is acceptable as it is.

@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::tool;
+use super::{pkcs11_tool::Pkcs11Tool, tool};
 
 pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 pub const PIN: &str = "correct-horse-7931";
@@ -83,10 +83,9 @@ impl SoftHsm {
         format!("pkcs11:token={};serial={}", self.label, self.serial)
     }
 
-    /// Runs pkcs11-tool, logged in.
-    pub fn pkcs11_tool(&self, arguments: &[&str]) -> String {
-        let login = ["--module", MODULE, "--token-label", &self.label, "--login", "--pin", PIN];
-        tool::run("pkcs11-tool", &[&login, arguments].concat(), &self.environment())
+    /// pkcs11-tool on this token.
+    pub fn pkcs11_tool(&self) -> Pkcs11Tool {
+        Pkcs11Tool { conf: self.conf(), label: self.label.clone(), pin: PIN.to_owned() }
     }
 
     /// Writes a configuration with state and audit under `home` (made when missing) and free
