@@ -109,14 +109,7 @@ impl Opened {
             .map_err(StartError::from)
             .and_then(|records| Ok(Standing::fold(&config.signer.id, records)?))
             .and_then(|standing| Ok(marker.compare(&standing).map(|()| standing)?));
-        match standing {
-            Ok(standing) => Ok(Self { token, standing, marker }),
-            Err(error) => {
-                // What matters is the error; a token that cannot even be closed adds nothing.
-                let _ = token.close();
-                Err(error)
-            }
-        }
+        Ok(Self { token, standing: standing?, marker })
     }
 
     /// Checks that the active key, if there is one, is on the token, is what its record says, and
@@ -211,23 +204,26 @@ impl App {
     ) -> Result<ExitCode, StartError> {
         let servers = Servers::bind(&config.http, &config.metrics, &self.service).map_err(StartError::Listen)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
+        let served = self.serve(servers, || ready(api, metrics)).await;
+        // Threads of the server may hold the service a little longer: the token does not wait for them.
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the token could not be closed");
+        }
+        served
+    }
+
+    async fn serve(&self, servers: Servers, ready: impl FnOnce()) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
-        let code = supervisor::run(servers, &self.service, || ready(api, metrics)).await;
+        let code = supervisor::run(servers, &self.service, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
         }
         Ok(code)
     }
 
-    /// Puts away everything that was opened, without serving.
-    pub fn close(self) -> Result<(), StartError> {
-        if let Some(service) = Arc::into_inner(self.service) {
-            drop(service.keyring);
-            if let Some(token) = Arc::into_inner(service.token) {
-                token.close()?;
-            }
-        }
-        Ok(())
+    /// Closes the token. Nothing can be signed afterwards.
+    pub fn close(&self) -> Result<(), StartError> {
+        Ok(self.service.token.close()?)
     }
 
     async fn note(&self, kind: EventType, action: &'static str) -> Result<(), StartError> {
@@ -255,10 +251,7 @@ fn lock_state(config: &Config) -> Result<DirectoryLock, StartError> {
 async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Config) -> Result<Opened, StartError> {
     const SETTLE: Duration = Duration::from_millis(150);
     for _ in 0..2 {
-        if let Err(refusal) = opened.permit_first_key(asker, config).await {
-            let _ = opened.token.close();
-            return Err(refusal);
-        }
+        opened.permit_first_key(asker, config).await?;
         opened.token.close()?;
         tokio::time::sleep(SETTLE).await;
         opened = Opened::open(config).await?;

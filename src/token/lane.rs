@@ -8,6 +8,7 @@ use std::{
 };
 
 use crossbeam_channel::{Sender, TrySendError};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Error, module::Module, session::TokenSession};
@@ -16,8 +17,9 @@ type Job = Box<dyn FnOnce(&mut TokenSession) + Send>;
 
 /// A queue and the threads that work it off.
 pub(super) struct Lane {
-    jobs: Sender<Job>,
-    workers: Vec<JoinHandle<()>>,
+    /// `None` once the lane was stopped.
+    jobs: Mutex<Option<Sender<Job>>>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Lane {
@@ -32,7 +34,7 @@ impl Lane {
             })
             .collect::<Result<_, _>>()
             .map_err(Error::Worker)?;
-        Ok(Self { jobs, workers })
+        Ok(Self { jobs: Mutex::new(Some(jobs)), workers: Mutex::new(workers) })
     }
 
     /// Runs `call` on a worker. The answer comes within `deadline` or is [`Error::Deadline`]; a call
@@ -50,9 +52,12 @@ impl Lane {
                 let _ = done.send(call(session));
             }
         });
-        self.jobs.try_send(job).map_err(|error| match error {
+        let jobs = self.jobs.lock().clone().ok_or(Error::Busy)?;
+        jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => Error::Busy,
         })?;
+        // A worker's queue ends only when every sender is gone.
+        drop(jobs);
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(result)) => result,
             // The worker dropped the call unmade because its time had passed.
@@ -60,12 +65,22 @@ impl Lane {
         }
     }
 
-    /// Lets the workers finish what is queued and ends them.
-    pub fn stop(self) {
-        drop(self.jobs);
-        for worker in self.workers {
+    /// Lets the workers finish what is queued and ends them. False when one of them is still busy
+    /// after `patience`: it hangs in a call that nothing can cancel.
+    pub fn stop(&self, patience: Duration) -> bool {
+        drop(self.jobs.lock().take());
+        let latest = Instant::now() + patience;
+        let mut workers = self.workers.lock();
+        while !workers.iter().all(JoinHandle::is_finished) {
+            if Instant::now() > latest {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        for worker in workers.drain(..) {
             // A worker that panicked has already written its message.
             let _ = worker.join();
         }
+        true
     }
 }

@@ -41,6 +41,9 @@ use module::Module;
 /// The application name of every data object that is ours (CKA_APPLICATION).
 pub const APPLICATION: &str = "verification-signer";
 
+/// How long a call in progress may hold up the end of the process.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// Which key object to use, and what its signatures must verify with.
 #[derive(Clone, Debug)]
 pub struct KeyRef {
@@ -54,7 +57,7 @@ impl From<&KeyEntry> for KeyRef {
     }
 }
 
-/// A logged-in token. Cheap to share behind an `Arc`; [`Token::close`] ends it cleanly.
+/// A logged-in token. Cheap to share behind an `Arc`; [`Token::close`] ends it for all.
 pub struct Token {
     module: Arc<Module>,
     signing: Lane,
@@ -79,11 +82,14 @@ impl Token {
         })
     }
 
-    /// Ends the lanes, logs out by closing every session, and finalizes the module.
-    pub fn close(self) -> Result<(), Error> {
-        self.signing.stop();
-        self.lifecycle.stop();
-        Arc::into_inner(self.module).map_or(Ok(()), Module::close)
+    /// Ends the lanes, closes every session, and finalizes the module. Doing it twice is harmless.
+    ///
+    /// It must be done before the process ends: a worker that is still inside the module while
+    /// `exit` takes the module's own data down crashes.
+    pub fn close(&self) -> Result<(), Error> {
+        let ended = [&self.signing, &self.lifecycle].map(|lane| lane.stop(CLOSING));
+        // C_Finalize under a thread that hangs in a call would crash or hang as well.
+        if ended == [true, true] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
     }
 
     /// Which token this is.
@@ -147,5 +153,12 @@ impl Token {
     pub async fn ping(&self) -> Result<(), Error> {
         let module = Arc::clone(&self.module);
         self.lifecycle.call(self.deadline, move |_| module.check_presence()).await
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        // Whoever wants to know how it went has called `close`.
+        let _ = self.close();
     }
 }

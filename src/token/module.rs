@@ -47,8 +47,8 @@ impl TokenIdentity {
 pub(super) struct Module {
     context: Pkcs11,
     slot: Slot,
-    /// `Session` is not Sync; nothing is ever called on this one.
-    anchor: Mutex<Session>,
+    /// Nothing is ever called on this one; `None` once the module was closed.
+    anchor: Mutex<Option<Session>>,
     /// Some modules hand the same number to two threads that open sessions at once (tpm2-pkcs11).
     opening: Mutex<()>,
     identity: TokenIdentity,
@@ -94,7 +94,7 @@ impl Module {
             identity: TokenIdentity::of(&info),
             context,
             slot,
-            anchor: Mutex::new(anchor),
+            anchor: Mutex::new(Some(anchor)),
             opening: Mutex::new(()),
             algorithms,
             omit: config.omit.clone(),
@@ -120,9 +120,14 @@ impl Module {
 
     /// Closes the last session, which logs out, and finalizes. Every other session must be gone:
     /// session numbers begin anew after C_Initialize, and a stale one would close a new one.
-    pub fn close(self) -> Result<(), Error> {
-        drop(self.anchor);
-        Ok(self.context.finalize()?)
+    pub fn close(&self) -> Result<(), Error> {
+        match self.anchor.lock().take() {
+            Some(anchor) => {
+                drop(anchor);
+                Ok(self.context.clone().finalize()?)
+            }
+            None => Ok(()),
+        }
     }
 
     pub fn identity(&self) -> &TokenIdentity {
