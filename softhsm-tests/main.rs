@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
+mod continuity;
 mod main_job;
 mod support;
 mod token_objects;
