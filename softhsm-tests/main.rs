@@ -6,6 +6,7 @@
 mod architecture;
 mod continuity;
 mod main_job;
+mod pin;
 mod support;
 mod token_objects;
 mod wycheproof;

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -147,10 +146,9 @@ impl Appliance {
         self.log()
     }
 
-    /// Waits for its end by whatever cause: exit code, or 128 + signal.
-    pub fn wait(mut self) -> i32 {
-        let status = eventually("the appliance ends", || self.child.try_wait().unwrap());
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    /// Waits for its end by whatever cause.
+    pub fn wait(mut self) -> ExitStatus {
+        eventually("the appliance ends", || self.child.try_wait().unwrap())
     }
 
     pub fn get(&self, path: &str) -> Answer {

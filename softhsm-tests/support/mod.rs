@@ -4,6 +4,7 @@ pub mod appliance;
 pub mod http;
 pub mod own_process;
 pub mod pkcs11_tool;
+pub mod routes;
 pub mod site;
 pub mod softhsm;
 pub mod spy;

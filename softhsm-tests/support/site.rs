@@ -64,6 +64,12 @@ impl Site {
         (self, spy)
     }
 
+    /// Runs with one more environment variable.
+    pub fn with_environment(mut self, name: &'static str, value: &Path) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
     /// Another appliance's directories beside the same token, which stays this site's.
     pub fn neighbour(&self, name: &str) -> PathBuf {
         let home = self.path(name);
