@@ -7,6 +7,7 @@ mod architecture;
 mod continuity;
 mod main_job;
 mod pin;
+mod retries;
 mod support;
 mod token_objects;
 mod wycheproof;

@@ -121,6 +121,8 @@ impl Appliance {
     /// The records of one type in the audit file.
     pub fn audit_events(&self, kind: &str) -> Vec<Value> {
         let log = self.audit_log();
+        // What follows the last newline is being written right now.
+        let log = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
         let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         records.filter(|record| record["type"] == kind).collect()
     }
@@ -157,6 +159,13 @@ impl Appliance {
 
     pub fn get_metrics(&self) -> String {
         answer(self.agent.get(format!("{}/metrics", self.metrics)).call()).text()
+    }
+
+    /// The value of one series, named with its labels.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.get_metrics();
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap_or_else(|| panic!("no {series} in {text}"))
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
