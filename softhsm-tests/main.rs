@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
+mod bad_input;
 mod continuity;
+mod generated_requests;
 mod main_job;
 mod pin;
 mod retries;

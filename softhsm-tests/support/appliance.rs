@@ -48,7 +48,7 @@ impl Answer {
 
     /// The name of the problem type, e.g. `unknown-key`.
     pub fn problem(&self) -> String {
-        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/problem+json", "{} {}", self.status, self.text());
         self.json()["type"].as_str().unwrap().strip_prefix("/problems/").unwrap().to_owned()
     }
 

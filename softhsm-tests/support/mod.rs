@@ -1,6 +1,7 @@
 //! What tests stand on: an appliance under test, a token, other people's tools.
 
 pub mod appliance;
+pub mod dice;
 pub mod http;
 pub mod own_process;
 pub mod pkcs11_tool;
