@@ -4,7 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
+mod bad_input;
 mod certificates;
+mod continuity;
+mod generated_requests;
 mod main_job;
+mod pin;
 mod readme;
+mod retries;
 mod support;
+mod token_objects;
+mod wycheproof;

@@ -206,12 +206,20 @@ impl App {
     ) -> Result<ExitCode, StartError> {
         let servers = Servers::bind(&config.http, &config.metrics, &self.service).map_err(StartError::Listen)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
+        let served = self.serve(servers, config, || ready(api, metrics)).await;
+        // Threads of the server may hold the service a little longer: the token does not wait for them.
+        if let Err(error) = self.service.token.close() {
+            tracing::warn!(%error, "the token could not be closed");
+        }
+        served
+    }
+
+    async fn serve(&self, servers: Servers, config: &Config, ready: impl FnOnce()) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
-        let code = supervisor::run(servers, &self.service, config.fleet.refresh, || ready(api, metrics)).await;
+        let code = supervisor::run(servers, &self.service, config.fleet.refresh, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
         }
-        self.service.token.close()?;
         Ok(code)
     }
 

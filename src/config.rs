@@ -107,11 +107,18 @@ impl Config {
     }
 }
 
-/// Line and message. Not toml's own text, which quotes the line: whoever wrote a PIN into the file
-/// by mistake must not find it in the journal as well.
+/// Line and message. Not toml's own text, which quotes the line, and not serde's quotation of a value
+/// of the wrong type: whoever wrote a PIN into the file by mistake must not find it in the journal as
+/// well.
 fn describe(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
-    format!("line {line}: {}", error.message())
+    let message = error.message();
+    match message.split_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid type") || found.starts_with("invalid value") => {
+            format!("line {line}: expected {expected}")
+        }
+        _ => format!("line {line}: {message}"),
+    }
 }
 
 #[cfg(test)]

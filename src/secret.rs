@@ -31,8 +31,11 @@ pub enum SecretError {
     WrongOwner { path: PathBuf, owner: u32 },
     #[error("secret file {path} is empty, longer than 4096 bytes, or not UTF-8 text")]
     Content { path: PathBuf },
-    #[error("no credential {name:?}: start under systemd with LoadCredential={name}:…, or name a file instead")]
-    NoCredential { name: String },
+    /// The name is left out: it may be the secret itself, put in the wrong place.
+    #[error(
+        "the credential named in the configuration was not passed in: start under systemd with LoadCredential=NAME:PATH, or name a file instead"
+    )]
+    NoCredential,
     #[error("cannot keep secrets out of core dumps: {0}")]
     CoreDump(io::Error),
 }
@@ -53,12 +56,14 @@ pub fn from_file(path: &Path) -> Result<SecretString, SecretError> {
 
 /// Reads a secret that systemd has put into `$CREDENTIALS_DIRECTORY` (systemd.exec(5), "Credentials").
 pub fn from_credential(name: &str) -> Result<SecretString, SecretError> {
-    let missing = || SecretError::NoCredential { name: name.to_owned() };
     if name.contains('/') || name.is_empty() {
-        return Err(missing());
+        return Err(SecretError::NoCredential);
     }
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(missing)?;
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(SecretError::NoCredential)?;
     let path = Path::new(&directory).join(name);
+    if !path.exists() {
+        return Err(SecretError::NoCredential);
+    }
     read(open(&path)?, &path)
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
 
-use super::{eventually, softhsm::SoftHsm, tool};
+use super::{eventually, pkcs11_tool::Pkcs11Tool, softhsm::SoftHsm, tool};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_verification-signer");
 
@@ -49,7 +48,7 @@ impl Answer {
 
     /// The name of the problem type, e.g. `unknown-key`.
     pub fn problem(&self) -> String {
-        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/problem+json", "{} {}", self.status, self.text());
         self.json()["type"].as_str().unwrap().strip_prefix("/problems/").unwrap().to_owned()
     }
 
@@ -72,9 +71,7 @@ impl Appliance {
 
     /// `dev` in this state directory.
     pub fn dev_in(home: &Path) -> Self {
-        let mut command = Command::new(BINARY);
-        command.args(["dev", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--state-dir"]).arg(home);
-        Self::start(command, home).unwrap_or_else(|(status, log)| panic!("dev ended with {status}: {log}"))
+        Self::start(dev_command(home), home).unwrap_or_else(|(status, log)| panic!("dev ended with {status}: {log}"))
     }
 
     /// `serve` with this configuration beside this token; how it ended, and its log, if it did not start.
@@ -121,6 +118,24 @@ impl Appliance {
         fs::read_to_string(self.home.join("audit/audit.log")).unwrap()
     }
 
+    /// The records of one type in the audit file.
+    pub fn audit_events(&self, kind: &str) -> Vec<Value> {
+        let log = self.audit_log();
+        // What follows the last newline is being written right now.
+        let log = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
+        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records.filter(|record| record["type"] == kind).collect()
+    }
+
+    /// pkcs11-tool on the token that `dev` made.
+    pub fn dev_token(&self) -> Pkcs11Tool {
+        Pkcs11Tool {
+            conf: self.home.join("softhsm2.conf"),
+            label: "verification-signer-dev".into(),
+            pin: fs::read_to_string(self.home.join("pin")).unwrap(),
+        }
+    }
+
     pub fn signal(&self, name: &str) {
         tool::run("kill", &["-s", name, &self.pid().to_string()], &[]);
     }
@@ -133,10 +148,9 @@ impl Appliance {
         self.log()
     }
 
-    /// Waits for its end by whatever cause: exit code, or 128 + signal.
-    pub fn wait(mut self) -> i32 {
-        let status = eventually("the appliance ends", || self.child.try_wait().unwrap());
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    /// Waits for its end by whatever cause.
+    pub fn wait(mut self) -> ExitStatus {
+        eventually("the appliance ends", || self.child.try_wait().unwrap())
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -145,6 +159,13 @@ impl Appliance {
 
     pub fn get_metrics(&self) -> String {
         answer(self.agent.get(format!("{}/metrics", self.metrics)).call()).text()
+    }
+
+    /// The value of one series, named with its labels.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.get_metrics();
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap_or_else(|| panic!("no {series} in {text}"))
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
@@ -182,6 +203,13 @@ impl Drop for Appliance {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `dev` on free ports.
+pub fn dev_command(state_directory: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(["dev", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--state-dir"]).arg(state_directory);
+    command
 }
 
 /// A small request that is acceptable as it is.

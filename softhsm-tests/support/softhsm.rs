@@ -8,9 +8,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::tool;
+use super::{pkcs11_tool::Pkcs11Tool, tool};
 
 pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const SO_PIN: &str = "87654321";
 pub const PIN: &str = "correct-horse-7931";
 pub const SIGNER: &str = "veid-signer-test";
 
@@ -45,7 +46,7 @@ impl SoftHsm {
 
     /// Initialises one more token in the same module.
     pub fn add_token(&self, label: &str) {
-        let arguments = ["--init-token", "--free", "--label", label, "--so-pin", "87654321", "--pin", PIN];
+        let arguments = ["--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", PIN];
         tool::run("softhsm2-util", &arguments, &self.environment());
     }
 
@@ -54,6 +55,36 @@ impl SoftHsm {
         let slots = tool::run("softhsm2-util", &["--show-slots"], &self.environment());
         let value = |line: &str| line.trim().strip_prefix("Serial number:").map(|serial| serial.trim().to_owned());
         slots.lines().filter_map(value).filter(|serial| !serial.is_empty()).collect()
+    }
+
+    /// Initialises the token again: everything on it is gone. It keeps its label and serial.
+    pub fn initialise_again(&self) {
+        let arguments =
+            ["--init-token", "--serial", &self.serial, "--label", &self.label, "--so-pin", SO_PIN, "--pin", PIN];
+        tool::run("softhsm2-util", &arguments, &self.environment());
+    }
+
+    /// The file that makes a directory a token.
+    pub fn token_object(&self) -> PathBuf {
+        let mut found = self.files().into_iter().filter(|file| file.ends_with("token.object"));
+        found.next().unwrap()
+    }
+
+    /// The files of all objects on all tokens, sorted: what SoftHSM2 stores, shown or not.
+    pub fn object_files(&self) -> Vec<PathBuf> {
+        let is_object = |file: &PathBuf| {
+            file.extension().is_some_and(|extension| extension == "object") && !file.ends_with("token.object")
+        };
+        self.files().into_iter().filter(is_object).collect()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let inside = |directory: PathBuf| -> Vec<PathBuf> {
+            fs::read_dir(directory).map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default()
+        };
+        let mut files: Vec<_> = inside(self.tokens()).into_iter().flat_map(inside).collect();
+        files.sort();
+        files
     }
 
     pub fn path(&self) -> &Path {
@@ -83,10 +114,9 @@ impl SoftHsm {
         format!("pkcs11:token={};serial={}", self.label, self.serial)
     }
 
-    /// Runs pkcs11-tool, logged in.
-    pub fn pkcs11_tool(&self, arguments: &[&str]) -> String {
-        let login = ["--module", MODULE, "--token-label", &self.label, "--login", "--pin", PIN];
-        tool::run("pkcs11-tool", &[&login, arguments].concat(), &self.environment())
+    /// pkcs11-tool on this token.
+    pub fn pkcs11_tool(&self) -> Pkcs11Tool {
+        Pkcs11Tool { conf: self.conf(), label: self.label.clone(), pin: PIN.to_owned() }
     }
 
     /// Writes a configuration with state and audit under `home` (made when missing) and free

@@ -43,9 +43,11 @@ pub struct Subject {
 pub struct Statement {
     pub id: Text<128>,
     pub schema_version: Text<16>,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "strict::word")]
     pub kind: AttestationType,
+    #[serde(deserialize_with = "strict::object")]
     pub issuer: Issuer,
+    #[serde(deserialize_with = "strict::object")]
     pub subject: Subject,
     pub nonce: NonceValue,
     #[serde(serialize_with = "in_utc")]
@@ -75,11 +77,12 @@ impl Statement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a proof object")]
 pub struct Proof {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "strict::word")]
     pub kind: ProofType,
     #[serde(serialize_with = "in_utc")]
     pub created: Timestamp,
     pub verification_method: Text<512>,
+    #[serde(deserialize_with = "strict::word")]
     pub proof_purpose: ProofPurpose,
     /// Standard base64 of the signature.
     pub proof_value: Text<128>,
@@ -116,9 +119,11 @@ impl Attestation {
 struct Flat {
     id: Text<128>,
     schema_version: Text<16>,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "strict::word")]
     kind: AttestationType,
+    #[serde(deserialize_with = "strict::object")]
     issuer: Issuer,
+    #[serde(deserialize_with = "strict::object")]
     subject: Subject,
     nonce: NonceValue,
     issued_at: Timestamp,
@@ -131,6 +136,7 @@ struct Flat {
     model_version: Text<128>,
     #[serde(default, deserialize_with = "strict::metadata")]
     metadata: Metadata,
+    #[serde(deserialize_with = "strict::object")]
     proof: Proof,
 }
 

@@ -20,8 +20,9 @@ pub const MAX_VALIDITY_SECONDS: u64 = 10 * 365 * 86_400;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an attestation request object")]
 pub struct AttestationRequest {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "strict::word")]
     pub kind: AttestationType,
+    #[serde(deserialize_with = "strict::object")]
     pub subject: SubjectRequest,
     pub nonce: NonceValue,
     /// Defaults to the time of signing.

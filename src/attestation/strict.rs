@@ -1,9 +1,13 @@
-//! Maps that refuse a repeated key. serde_json would keep the last value silently, and a signer
-//! must never choose between two readings of one request.
+//! One spelling for one meaning. serde_json would keep the last value of a repeated key, read an
+//! object from a list of its values, and a word from an object with that key; a signer must never
+//! choose between two readings of one request.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use serde::{Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IntoDeserializer},
+};
 
 use crate::attestation::Text;
 
@@ -39,14 +43,53 @@ pub fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Metadata, 
     deserializer.deserialize_map(Unique)
 }
 
-/// Reads at most `MAX` list entries, or null.
+/// A value that is read from an object only.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        object(deserializer).map(Self)
+    }
+}
+
+/// Reads a struct from an object, and not from a list of its values in order.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Fields<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Fields<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: de::MapAccess<'de>>(self, access: A) -> Result<T, A::Error> {
+            T::deserialize(de::value::MapAccessDeserializer::new(access))
+        }
+    }
+    deserializer.deserialize_map(Fields(PhantomData))
+}
+
+/// Reads one of a closed list of words from a text, and not from an object that has it as its key.
+pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Word<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Word<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text")
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            T::deserialize(text.into_deserializer())
+        }
+    }
+    deserializer.deserialize_str(Word(PhantomData))
+}
+
+/// Reads at most `MAX` objects in a list, or null.
 pub fn bounded_list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
-    T: de::Deserialize<'de>,
+    T: Deserialize<'de>,
 {
-    struct Bounded<T, const MAX: usize>(std::marker::PhantomData<T>);
-    impl<'de, T: de::Deserialize<'de>, const MAX: usize> de::Visitor<'de> for Bounded<T, MAX> {
+    struct Bounded<T, const MAX: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> de::Visitor<'de> for Bounded<T, MAX> {
         type Value = Option<Vec<T>>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "a list of at most {MAX} entries, or null")
@@ -56,7 +99,7 @@ where
         }
         fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
             let mut list = Vec::new();
-            while let Some(item) = access.next_element()? {
+            while let Some(Object(item)) = access.next_element()? {
                 if list.len() == MAX {
                     return Err(de::Error::custom(format_args!("expected at most {MAX} entries")));
                 }
@@ -65,5 +108,5 @@ where
             Ok(Some(list))
         }
     }
-    deserializer.deserialize_any(Bounded::<T, MAX>(std::marker::PhantomData))
+    deserializer.deserialize_any(Bounded::<T, MAX>(PhantomData))
 }

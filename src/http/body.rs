@@ -13,6 +13,7 @@ use actix_web::{
 use serde::de::DeserializeOwned;
 
 use super::problem::{BODY_TOO_LARGE, INVALID_JSON, Problem, UNSUPPORTED_MEDIA_TYPE};
+use crate::attestation::strict::Object;
 
 /// Largest body that is read.
 pub const MAX_BODY_BYTES: usize = 65_536;
@@ -96,7 +97,7 @@ fn unreadable(error: &actix_web::Error) -> Problem {
 
 /// Parses once; only a refused body is parsed again, to find out where it went wrong.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| explain::<T>(body, &error))
+    serde_json::from_slice(body).map(|Object(value)| value).map_err(|error| explain::<Object<T>>(body, &error))
 }
 
 fn explain<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> Problem {
@@ -168,6 +169,9 @@ mod tests {
             ("60}", "60,\"metadata\":{\"a\":\"1\",\"a\":\"2\"}}", "metadata.a"),
             ("60}", "60,\"verification_proofs\":[{\"proof_type\":1}]}", "verification_proofs[0].proof_type"),
             ("email_verification", "email", "type"),
+            ("\"email_verification\"", "5", "type"),
+            ("\"email_verification\"", "{\"email_verification\":null}", "type"),
+            ("{\"account_address\":\"a\"}", "[\"a\"]", "subject"),
             ("00112233445566778899aabbccddeeff", "0011", "nonce"),
         ] {
             let message = refusal(&GOOD.replace(from, to));

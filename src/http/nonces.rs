@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{body::StrictJson, problem::Problem, request::Caller};
 use crate::{
-    attestation::AttestationType,
+    attestation::{AttestationType, strict},
     nonce::Issued,
     nonce_value::NonceValue,
     service::{Service, nonces::NonceOrder},
@@ -17,6 +17,7 @@ use crate::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a nonce request object")]
 pub struct OneNonce {
+    #[serde(deserialize_with = "strict::word")]
     attestation_type: AttestationType,
     #[serde(default)]
     subject_address: Option<String>,
@@ -28,6 +29,7 @@ pub struct OneNonce {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a nonce batch request object")]
 pub struct ManyNonces {
+    #[serde(deserialize_with = "strict::word")]
     attestation_type: AttestationType,
     #[serde(default)]
     subject_address: Option<String>,

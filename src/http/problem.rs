@@ -157,12 +157,15 @@ impl Problem {
     /// The response. The remedy stands in `detail`, so that a person with curl reads it at once.
     #[must_use]
     pub fn to_response(&self) -> HttpResponse {
-        let detail = format!("{} {}", self.detail, self.kind.remedy);
+        let detail = match self.detail.trim_end_matches('.') {
+            "" => self.kind.remedy.to_owned(),
+            detail => format!("{detail}. {}", self.kind.remedy),
+        };
         let body = Body {
             r#type: format!("/problems/{}", self.kind.name),
             title: self.kind.title,
             status: self.kind.status.as_u16(),
-            detail: detail.trim(),
+            detail: &detail,
             errors: &self.errors,
         };
         let mut response = HttpResponse::build(self.kind.status);

@@ -116,6 +116,7 @@ impl Error {
                 token::Error::Busy | token::Error::Deadline(_) => Class::Busy,
                 token::Error::BadSignature => Class::Fatal,
                 token::Error::Module { .. }
+                | token::Error::Initialize { .. }
                 | token::Error::NoToken { .. }
                 | token::Error::AmbiguousToken { .. }
                 | token::Error::Pin(_)

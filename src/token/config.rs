@@ -109,6 +109,10 @@ impl Config {
     /// The rules that the types do not hold.
     pub fn check(&self) -> Result<(), String> {
         self.pin_source()?;
+        if self.pin_file.as_ref().is_some_and(|path| !path.is_absolute()) {
+            // Not quoted: it may be the PIN itself.
+            return Err("token.pin_file must be the absolute path of a file".into());
+        }
         if !self.module.is_absolute() {
             return Err("token.module must be an absolute path".into());
         }

@@ -9,8 +9,11 @@ use super::TokenUri;
 /// Why a call to the token gave no result. No message contains a PIN or key material.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the PKCS#11 module {path} cannot be used: {source}")]
+    #[error("the PKCS#11 module {path} cannot be loaded: {source}")]
     Module { path: PathBuf, source: CallError },
+    /// An HSM that cannot be reached yet; no PIN was tried.
+    #[error("the PKCS#11 module {path} cannot be initialized: {source}")]
+    Initialize { path: PathBuf, source: CallError },
     #[error("no token matches {uri}; tokens present: {present}")]
     NoToken { uri: TokenUri, present: String },
     #[error("{count} tokens match {uri}: name one by its serial")]
@@ -130,7 +133,8 @@ impl Error {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
-            Self::Worker(_)
+            Self::Initialize { .. }
+            | Self::Worker(_)
             | Self::KeyMissing { .. }
             | Self::KeyPolicy(_)
             | Self::Busy

@@ -46,6 +46,9 @@ use module::Module;
 /// The application name of every data object that is ours (CKA_APPLICATION).
 pub const APPLICATION: &str = "verification-signer";
 
+/// How long a call in progress may hold up the end of the process.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// A key object of ours, as the token lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyObject {
@@ -97,14 +100,14 @@ impl Token {
         })
     }
 
-    /// Ends the lanes, logs out by closing every session, and finalizes the module. Must happen
-    /// before the process ends: modules tear themselves down at exit, under threads that still
-    /// have sessions.
+    /// Ends the lanes, closes every session, and finalizes the module. Doing it twice is harmless.
+    ///
+    /// It must be done before the process ends: a worker that is still inside the module while
+    /// `exit` takes the module's own data down crashes.
     pub fn close(&self) -> Result<(), Error> {
-        self.signing.stop();
-        self.lifecycle.stop();
-        self.reading.stop();
-        self.module.close()
+        let ended = [&self.signing, &self.lifecycle, &self.reading].map(|lane| lane.stop(CLOSING));
+        // C_Finalize under a thread that hangs in a call would crash or hang as well.
+        if ended == [true; 3] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
     }
 
     /// Which token this is.

@@ -1,0 +1,5 @@
+//! Keys outlive processes, and nothing that happens to a token makes a surprise key.
+
+mod first_key;
+mod no_surprise_key;
+mod restart;

@@ -1,0 +1,76 @@
+//! pkcs11-tool, looking at one token: what security staff see.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+use super::{softhsm::MODULE, tool};
+
+/// Everything pkcs11-tool needs to open a token.
+pub struct Pkcs11Tool {
+    /// The path of `softhsm2.conf`.
+    pub conf: PathBuf,
+    pub label: String,
+    pub pin: String,
+}
+
+impl Pkcs11Tool {
+    fn environment(&self) -> [(&'static str, &Path); 1] {
+        [("SOFTHSM2_CONF", &self.conf)]
+    }
+
+    /// Runs it without a login; it must succeed.
+    pub fn public(&self, arguments: &[&str]) -> String {
+        let token = ["--module", MODULE, "--token-label", &self.label];
+        tool::run("pkcs11-tool", &[&token, arguments].concat(), &self.environment())
+    }
+
+    /// Runs it logged in; it must succeed.
+    pub fn logged_in(&self, arguments: &[&str]) -> String {
+        self.public(&[&["--login", "--pin", &self.pin], arguments].concat())
+    }
+
+    /// Runs it logged in, whatever comes of it.
+    pub fn attempt(&self, arguments: &[&str]) -> Output {
+        let token = ["--module", MODULE, "--token-label", &self.label, "--login", "--pin", &self.pin];
+        tool::output("pkcs11-tool", &[&token, arguments].concat(), &self.environment(), b"")
+    }
+
+    /// The listing of all objects, logged in, one text an object.
+    pub fn objects(&self) -> Vec<String> {
+        objects(&self.logged_in(&["--list-objects"]))
+    }
+
+    /// The only object in the listing that has all these parts.
+    pub fn object(&self, parts: &[&str]) -> String {
+        let listing = self.objects();
+        let mut fitting = listing.iter().filter(|object| parts.iter().all(|part| object.contains(part)));
+        let found = fitting.next().unwrap_or_else(|| panic!("no object with {parts:?} in {listing:#?}"));
+        assert!(fitting.next().is_none(), "several objects with {parts:?} in {listing:#?}");
+        found.clone()
+    }
+
+    /// How many private and public key objects there are.
+    pub fn key_objects(&self) -> (usize, usize) {
+        let listing = self.objects();
+        let count = |head: &str| listing.iter().filter(|object| object.starts_with(head)).count();
+        (count("Private Key Object"), count("Public Key Object"))
+    }
+}
+
+/// Takes a listing apart: an object begins at the margin, its attributes are indented.
+pub fn objects(listing: &str) -> Vec<String> {
+    let mut objects: Vec<String> = Vec::new();
+    for line in listing.lines() {
+        match objects.last_mut() {
+            Some(object) if line.starts_with(' ') => {
+                object.push('\n');
+                object.push_str(line);
+            }
+            _ if line.contains("bject") && !line.starts_with(' ') => objects.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    objects
+}

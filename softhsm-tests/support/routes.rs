@@ -1,0 +1,80 @@
+//! Every route of the API, read from the table in `src/http/server.rs`, with a request that it
+//! accepts: so that what must hold for all routes is tested on all of them.
+
+use std::{fs, path::Path};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use super::appliance::{Answer, Appliance, attestation_request};
+
+/// One route: method, and path with its parameters in braces.
+pub struct Route {
+    pub method: &'static str,
+    pub path: String,
+}
+
+/// The routes in the order of the source.
+pub fn all() -> Vec<Route> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/server.rs");
+    let text = fs::read_to_string(source).unwrap();
+    let table = text.split_once("fn routes(").unwrap().1.split_once("\n}").unwrap().0;
+    let route = |service: &str| {
+        let (method, rest) = service.split_once("(\"")?;
+        let method = match method {
+            "get" => "GET",
+            "post" => "POST",
+            other => panic!("a route by {other}: teach this test about it"),
+        };
+        Some(Route { method, path: rest.split_once('"')?.0.to_owned() })
+    };
+    let routes: Vec<_> = table.split("service(").skip(1).filter_map(route).collect();
+    assert!(routes.len() >= 20, "only {} routes found: has the table another form?", routes.len());
+    routes
+}
+
+impl Route {
+    /// The path with parameters that exist.
+    pub fn concrete(&self, appliance: &Appliance) -> String {
+        let key_id = || appliance.get("/api/v1/keys/active").ok()["key_id"].as_str().unwrap().to_owned();
+        let mut path = self.path.clone();
+        if path.contains("{key_id}") {
+            path = path.replace("{key_id}", &key_id());
+        }
+        path = path.replace("{name}", "invalid-json");
+        assert!(!path.contains('{'), "{path}: teach this test about the parameter");
+        path
+    }
+
+    /// Calls it in a way that succeeds.
+    pub fn call(&self, appliance: &Appliance) -> Answer {
+        let path = self.concrete(appliance);
+        match self.method {
+            "GET" => appliance.get(&path),
+            _ => match acceptable_body(&self.path, appliance) {
+                Some(body) => appliance.post(&path, &body),
+                None => appliance.post_empty(&path),
+            },
+        }
+    }
+}
+
+/// A body that the route accepts; `None` for routes that take none.
+pub fn acceptable_body(path: &str, appliance: &Appliance) -> Option<Value> {
+    let data = STANDARD.encode("data");
+    Some(match path {
+        "/api/v1/nonces" => json!({ "attestation_type": "email_verification" }),
+        "/api/v1/nonces/batch" => json!({ "attestation_type": "email_verification", "count": 2 }),
+        "/api/v1/attestations" => attestation_request(&appliance.nonce()),
+        "/api/v1/attestations/verify" => {
+            appliance.post("/api/v1/attestations", &attestation_request(&appliance.nonce())).ok()
+        }
+        "/api/v1/sign" => json!({ "data": data, "purpose": "test" }),
+        "/api/v1/verify" => {
+            let signed = appliance.post("/api/v1/sign", &json!({ "data": data, "purpose": "test" })).ok();
+            json!({ "data": data, "purpose": "test", "signature": signed["signature"] })
+        }
+        "/api/v1/sign/test" | "/api/v1/nonce/cleanup" => return None,
+        other => panic!("{other}: teach this test what it accepts"),
+    })
+}
