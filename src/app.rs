@@ -159,7 +159,9 @@ impl App {
         config.check().map_err(StartError::Config)?;
         let state = lock_state(config)?;
         let mut opened = Opened::open(config).await?;
-        let first_key_wanted = opened.standing.keys().all(|key| key.activated_at.is_none());
+        let never_active = opened.standing.keys().all(|key| key.activated_at.is_none());
+        // Keys that were generated and never active: making the first one was cut short.
+        let first_key_wanted = never_active && asker.may_on(&opened.token.identity().serial);
         if opened.standing.is_empty() {
             opened = reread_before_first_key(opened, asker, config).await?;
         }

@@ -19,31 +19,50 @@ pub fn all() -> Vec<Route> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/server.rs");
     let text = fs::read_to_string(source).unwrap();
     let table = text.split_once("fn routes(").unwrap().1.split_once("\n}").unwrap().0;
-    let route = |service: &str| {
-        let (method, rest) = service.split_once("(\"")?;
-        let method = match method {
-            "get" => "GET",
-            "post" => "POST",
+    let routes = |service: &str| -> Vec<Route> {
+        let Some((methods, rest)) = service.trim_start().split_once("(\"") else { return Vec::new() };
+        let methods: &[_] = match methods {
+            "get" => &["GET"],
+            "post" => &["POST"],
+            "get_and_post" => &["GET", "POST"],
+            // The certificate, whose PUT takes PEM and has tests of its own.
+            "get_and_put" => &["GET"],
             other => panic!("a route by {other}: teach this test about it"),
         };
-        Some(Route { method, path: rest.split_once('"')?.0.to_owned() })
+        let path = rest.split_once('"').unwrap().0;
+        methods.iter().map(|method| Route { method, path: path.to_owned() }).collect()
     };
-    let routes: Vec<_> = table.split("service(").skip(1).filter_map(route).collect();
+    let routes: Vec<_> = table.split(".service(").skip(1).flat_map(routes).collect();
     assert!(routes.len() >= 20, "only {} routes found: has the table another form?", routes.len());
     routes
 }
 
 impl Route {
-    /// The path with parameters that exist.
+    /// The path with parameters that exist and that the route accepts.
     pub fn concrete(&self, appliance: &Appliance) -> String {
-        let key_id = || appliance.get("/api/v1/keys/active").ok()["key_id"].as_str().unwrap().to_owned();
         let mut path = self.path.clone();
         if path.contains("{key_id}") {
-            path = path.replace("{key_id}", &key_id());
+            path = path.replace("{key_id}", &self.key_id(appliance));
+        }
+        if path.contains("{rotation_id}") {
+            // An emergency ends whatever is in progress; the rotation after it can be completed or cancelled.
+            rotate(appliance, true);
+            path = path.replace("{rotation_id}", &rotate(appliance, false));
         }
         path = path.replace("{name}", "invalid-json");
         assert!(!path.contains('{'), "{path}: teach this test about the parameter");
         path
+    }
+
+    /// The active key, or one that may be revoked or destroyed without stopping everything.
+    fn key_id(&self, appliance: &Appliance) -> String {
+        let active = || appliance.get("/api/v1/keys/active").ok()["key_id"].as_str().unwrap().to_owned();
+        if !self.path.ends_with("/revoke") && !self.path.ends_with("/destroy") {
+            return active();
+        }
+        let old = active();
+        rotate(appliance, true);
+        old
     }
 
     /// Calls it in a way that succeeds.
@@ -74,7 +93,27 @@ pub fn acceptable_body(path: &str, appliance: &Appliance) -> Option<Value> {
             let signed = appliance.post("/api/v1/sign", &json!({ "data": data, "purpose": "test" })).ok();
             json!({ "data": data, "purpose": "test", "signature": signed["signature"] })
         }
+        "/api/v1/keys" => {
+            // At most two may be pending: a rotation takes one.
+            rotate(appliance, true);
+            json!({ "initiated_by": "test" })
+        }
+        "/api/v1/keys/rotate" => json!({ "reason": "rotation", "initiated_by": "test", "emergency": true }),
+        "/api/v1/keys/emergency" => json!({ "initiated_by": "test" }),
+        "/api/v1/keys/{key_id}/revoke" => json!({ "reason": "administrative", "initiated_by": "test" }),
+        "/api/v1/keys/{key_id}/destroy" | "/api/v1/rotations/{rotation_id}/complete" => {
+            json!({ "force": true, "initiated_by": "test" })
+        }
+        "/api/v1/rotations/{rotation_id}/cancel" => json!({ "initiated_by": "test" }),
         "/api/v1/sign/test" | "/api/v1/nonce/cleanup" => return None,
         other => panic!("{other}: teach this test what it accepts"),
     })
+}
+
+/// Rotates; returns the rotation's id.
+fn rotate(appliance: &Appliance, emergency: bool) -> String {
+    let body = json!({ "reason": "rotation", "initiated_by": "test", "emergency": emergency });
+    let answer = appliance.post("/api/v1/keys/rotate", &body);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    answer.json()["rotation_id"].as_str().unwrap().to_owned()
 }

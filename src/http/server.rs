@@ -117,12 +117,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/keys/emergency", lifecycle::emergency))
         .service(get("/api/v1/keys/{key_id}", keys::one))
         .service(get("/api/v1/keys/{key_id}/public.pem", keys::public_pem))
-        .service(
-            web::resource("/api/v1/keys/{key_id}/certificate.pem")
-                .route(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(keys::certificate_pem))
-                .route(web::put().to(keys::install_chain))
-                .default_service(web::to(|| refuse("GET, HEAD, PUT"))),
-        )
+        .service(get_and_put("/api/v1/keys/{key_id}/certificate.pem", keys::certificate_pem, keys::install_chain))
         .service(get("/api/v1/keys/{key_id}/csr.pem", keys::csr_pem))
         .service(get("/api/v1/keys/{key_id}/evidence", keys::evidence))
         .service(post("/api/v1/keys/{key_id}/revoke", lifecycle::revoke))
@@ -154,7 +149,6 @@ where
         .default_service(web::to(|| refuse("GET, HEAD")))
 }
 
-/// A path that is read and posted to.
 fn get_and_post<G, GArgs, P, PArgs>(path: &str, getter: G, poster: P) -> Resource
 where
     G: Handler<GArgs>,
@@ -164,11 +158,19 @@ where
     PArgs: actix_web::FromRequest + 'static,
     P::Output: actix_web::Responder + 'static,
 {
-    let get_or_head = guard::Any(guard::Get()).or(guard::Head());
-    web::resource(path.to_owned())
-        .route(web::route().guard(get_or_head).to(getter))
-        .route(web::post().to(poster))
-        .default_service(web::to(|| refuse("GET, HEAD, POST")))
+    get(path, getter).route(web::post().to(poster)).default_service(web::to(|| refuse("GET, HEAD, POST")))
+}
+
+fn get_and_put<G, GArgs, P, PArgs>(path: &str, getter: G, putter: P) -> Resource
+where
+    G: Handler<GArgs>,
+    GArgs: actix_web::FromRequest + 'static,
+    G::Output: actix_web::Responder + 'static,
+    P: Handler<PArgs>,
+    PArgs: actix_web::FromRequest + 'static,
+    P::Output: actix_web::Responder + 'static,
+{
+    get(path, getter).route(web::put().to(putter)).default_service(web::to(|| refuse("GET, HEAD, PUT")))
 }
 
 fn post<F, Args>(path: &str, handler: F) -> Resource

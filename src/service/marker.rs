@@ -27,6 +27,7 @@ struct Content {
     ledger_records: u64,
     ledger_head: String,
     /// Sequences of revoked keys. Only ever grows.
+    #[serde(default)]
     revoked: BTreeSet<u32>,
 }
 

@@ -153,9 +153,10 @@ impl Module {
 
 /// Loads and initializes a module.
 pub(super) fn load(path: &Path) -> Result<Pkcs11, Error> {
-    let unusable = |source: CryptokiError| Error::Module { path: path.to_owned(), source: source.into() };
-    let context = Pkcs11::new(path).map_err(unusable)?;
-    context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(unusable)?;
+    let context = Pkcs11::new(path).map_err(|source| Error::Module { path: path.to_owned(), source: source.into() })?;
+    context
+        .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
+        .map_err(|source| Error::Initialize { path: path.to_owned(), source: source.into() })?;
     Ok(context)
 }
 
