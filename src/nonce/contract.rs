@@ -36,7 +36,7 @@ pub(super) fn use_() -> Use {
     }
 }
 
-fn answer() -> Answer {
+pub(super) fn answer() -> Answer {
     Answer {
         key_id: "s:1".into(),
         issued_at: now(),

@@ -13,7 +13,9 @@ pub struct Config {
     pub url: Option<ServerUrl>,
     pub sentinel: Option<Sentinel>,
     pub cluster: Option<Cluster>,
-    /// ACL user on the servers; without it, Redis' default user.
+    /// ACL user on the servers; without it, Redis' default user. It needs `~virtengine:veid:*` and
+    /// `+evalsha +script|load +info +time +exists +hget +hset +hmget +hgetall +hincrby +hdel +zadd
+    /// +zrem +zcard +zrange +zremrangebyrank +pexpire +unlink +del`.
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
     /// Certificate authorities that the servers are checked against; without it, the system's.

@@ -117,15 +117,7 @@ async fn a_full_server_issues_nothing_and_still_spends_and_keeps_answers() {
     assert!(matches!(full, Err(Error::Refused(Refusal::StoreFull))), "{full:?}");
     store.ping().await.unwrap();
     let spent = fresh(&store, &nonce).await;
-    let answer = Answer {
-        key_id: "s:1".into(),
-        issued_at: now(),
-        expires_at: now(),
-        created: now(),
-        signature: "AA==".into(),
-        audit_sequence: 9,
-    };
-    store.settle(spent, &answer).await.unwrap();
+    store.settle(spent, &answer()).await.unwrap();
     assert!(matches!(spend(&store, &nonce).await, Ok(Spend::Repeated(_))));
     assert_eq!(store.cleanup(now().plus_seconds(3601)).await.unwrap(), 1);
     server.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);

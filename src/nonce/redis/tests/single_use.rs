@@ -8,17 +8,6 @@ use super::{
     server::{RedisServer, until},
 };
 
-fn answer() -> Answer {
-    Answer {
-        key_id: "s:1".into(),
-        issued_at: now(),
-        expires_at: now(),
-        created: now(),
-        signature: "AA==".into(),
-        audit_sequence: 9,
-    }
-}
-
 fn repeats_the_answer(result: &Result<Spend, Error>) -> bool {
     matches!(result, Ok(Spend::Repeated(repeated)) if *repeated == answer())
 }
@@ -150,9 +139,11 @@ async fn a_retry_gets_the_same_answer_from_another_appliance_and_after_a_failove
     assert!(repeats_the_answer(&spend(&after, &nonce).await));
     // Nobody else hears it, and nothing else is signed for it.
     let other_client = Use { issuer: "mallory".into(), ..use_() };
-    assert!(spend_as(&after, &nonce, other_client).await.is_err());
     let other_content = Use { content_digest: [2; 32], ..use_() };
-    assert!(spend_as(&after, &nonce, other_content).await.is_err());
+    for other in [other_client, other_content] {
+        let refused = spend_as(&after, &nonce, other).await;
+        assert!(matches!(refused, Err(Error::Refused(Refusal::StoreFailover))), "{refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -172,17 +163,22 @@ async fn only_the_caller_of_a_spend_ends_it() {
     let store = store(&server.url()).await;
     let nonce = one(&store).await;
     let spent = fresh(&store, &nonce).await;
-    let forged = || Spent { nonce: nonce.clone(), content_digest: spent.content_digest, token: SpendToken([9; 16]) };
+    let copy = |of: &Spent| Spent { nonce: of.nonce.clone(), content_digest: of.content_digest, token: of.token };
+    let forged = || Spent { token: SpendToken([9; 16]), ..copy(&spent) };
     store.reopen(forged()).await.unwrap();
     store.settle(forged(), &answer()).await.unwrap();
     assert!(matches!(spend(&store, &nonce).await, Err(Error::InProgress)));
-    // The holder of an earlier spend, since reopened, cannot end the later one.
-    let copy = Spent { nonce: nonce.clone(), content_digest: spent.content_digest, token: spent.token };
-    store.reopen(spent).await.unwrap();
+    // What has been reopened is over, and its holder cannot end the spend that came later.
+    let (earlier, earlier_too) = (copy(&spent), copy(&spent));
+    store.reopen(copy(&spent)).await.unwrap();
+    store.settle(earlier, &answer()).await.unwrap();
     let again = fresh(&store, &nonce).await;
-    store.reopen(copy).await.unwrap();
+    store.reopen(earlier_too).await.unwrap();
     assert!(matches!(spend(&store, &nonce).await, Err(Error::InProgress)));
+    // What has been settled stays so.
+    let settled = copy(&again);
     store.settle(again, &answer()).await.unwrap();
+    store.reopen(settled).await.unwrap();
     assert!(repeats_the_answer(&spend(&store, &nonce).await));
 }
 
@@ -307,4 +303,17 @@ async fn a_lost_reply_to_issue_is_not_counted_twice() {
     assert_eq!((stats.outstanding, stats.per_issuer), (1, vec![("alice".into(), 1)]));
     fresh(&store, &nonce).await;
     assert_eq!(store.stats().await.unwrap().per_issuer, vec![]);
+}
+
+#[tokio::test]
+async fn nonces_that_a_failover_has_overtaken_are_not_handed_out() {
+    let server = RedisServer::start(&[]);
+    let store = store(&server.url()).await;
+    let (hex, bounds) = ("ab".repeat(32), Bounds { quota: 10, capacity: 10 });
+    let call = script::issue(&store.keys, &contract::order(), std::slice::from_ref(&hex), now(), bounds);
+    for _ in 0..2 {
+        assert_eq!(store.pool.run::<String>(&call).await.unwrap(), "issued");
+    }
+    server.command::<()>(&["HSET", &store.keys.nonce(&hex), "replid", &"0".repeat(40)]);
+    assert!(store.pool.run::<String>(&call).await.is_err());
 }

@@ -7,13 +7,15 @@ use std::{
     process::Command,
 };
 
+use deadpool_redis::redis;
+
 use super::server::RedisServer;
 use super::*;
 
 const SECRET: &str = "correct-horse-battery";
 
 fn secret_file(directory: &Path, content: &str) -> PathBuf {
-    let path = directory.join("secret");
+    let path = directory.join(format!("secret-{}", content.len()));
     std::fs::write(&path, content).unwrap();
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     path
@@ -52,8 +54,6 @@ async fn a_user_with_the_documented_rights_can_do_everything() {
     assert_eq!(denied, Vec::<String>::new());
 }
 
-use deadpool_redis::redis;
-
 #[tokio::test]
 async fn a_wrong_password_is_refused_and_not_shown() {
     let server = RedisServer::start(&["--requirepass", "something else"]);
@@ -85,37 +85,116 @@ fn certificates(directory: &Path) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
-#[tokio::test]
-async fn a_server_behind_tls_is_checked_and_asks_for_our_certificate() {
-    let directory = tempfile::tempdir().unwrap();
-    certificates(directory.path());
-    let file = |name: &str| directory.path().join(name);
-    let path = |name: &str| file(name).to_str().unwrap().to_owned();
-    let (ca, certificate, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
-    let tls_port = server::free_port().to_string();
-    let _server = RedisServer::start(&[
-        "--tls-port",
-        &tls_port,
-        "--tls-ca-cert-file",
-        &ca,
-        "--tls-cert-file",
-        &certificate,
-        "--tls-key-file",
-        &key,
-    ]);
-    let config = Config {
-        tls_ca_file: Some(file("ca.pem")),
-        tls_client_cert_file: Some(file("client.pem")),
-        tls_client_key_file: Some(file("client.key")),
-        ..config(format!("rediss://127.0.0.1:{tls_port}"))
-    };
-    let store = connect(&config).await.unwrap();
+/// A directory with certificates, and what servers and clients are told of them.
+struct Pki {
+    directory: tempfile::TempDir,
+    tls_port: u16,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        certificates(directory.path());
+        Self { directory, tls_port: server::free_port() }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Name and value of each setting.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let path = |name: &str| self.file(name).to_str().unwrap().to_owned();
+        vec![
+            ("tls-port", self.tls_port.to_string()),
+            ("tls-ca-cert-file", path("ca.pem")),
+            ("tls-cert-file", path("server.pem")),
+            ("tls-key-file", path("server.key")),
+        ]
+    }
+
+    fn server(&self, more: &[&str]) -> RedisServer {
+        let settings: Vec<_> =
+            self.settings().into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect();
+        let settings: Vec<_> = settings.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        RedisServer::start(&settings)
+    }
+
+    fn url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls_port)
+    }
+
+    /// With all that a client needs to be let in.
+    fn config(&self) -> Config {
+        Config {
+            tls_ca_file: Some(self.file("ca.pem")),
+            tls_client_cert_file: Some(self.file("client.pem")),
+            tls_client_key_file: Some(self.file("client.key")),
+            command_timeout: Duration::from_secs(3),
+            ..Config::default()
+        }
+    }
+}
+
+async fn works(config: &Config) {
+    let store = connect(config).await.unwrap_or_else(|error| panic!("{error}"));
     let nonce = one(&store).await;
     fresh(&store, &nonce).await;
+}
+
+#[tokio::test]
+async fn a_server_behind_tls_is_checked_and_asks_for_our_certificate() {
+    let pki = Pki::new();
+    let _server = pki.server(&[]);
+    let config = Config { url: Some(pki.url().into()), ..pki.config() };
+    works(&config).await;
     let without_certificate = Config { tls_client_cert_file: None, tls_client_key_file: None, ..config.clone() };
     assert!(connect(&without_certificate).await.is_err());
-    let unknown_authority = Config { tls_ca_file: Some(file("client.pem")), ..config.clone() };
+    let unknown_authority = Config { tls_ca_file: Some(pki.file("client.pem")), ..config.clone() };
     assert!(connect(&unknown_authority).await.is_err());
-    let not_a_certificate = Config { tls_ca_file: Some(file("ca.key")), ..config };
+    let not_a_certificate = Config { tls_ca_file: Some(pki.file("ca.key")), ..config };
     assert!(connect(&not_a_certificate).await.is_err());
+}
+
+#[tokio::test]
+async fn a_cluster_behind_tls_is_reached() {
+    let pki = Pki::new();
+    let node = pki.server(&["--cluster-enabled", "yes", "--tls-cluster", "yes"]);
+    node.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    server::until("the cluster is up", || node.command::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    works(&Config { cluster: Some(Cluster { urls: vec![pki.url().into()] }), ..pki.config() }).await;
+}
+
+#[tokio::test]
+async fn sentinels_and_their_master_are_reached_with_tls_and_passwords_of_their_own() {
+    let (pki, sentinel_port) = (Pki::new(), server::free_port());
+    let master = pki.server(&[]);
+    master.command::<()>(&["ACL", "SETUSER", "signer", "on", &format!(">{SECRET}"), "~*", "+@all"]);
+    let settings: Vec<_> = pki
+        .settings()
+        .into_iter()
+        .map(|(name, value)| match name {
+            "tls-port" => format!("{name} {}\n", sentinel_port),
+            _ => format!("{name} {value}\n"),
+        })
+        .collect();
+    let watched = format!("{}tls-replication yes\nsentinel monitor m 127.0.0.1 {} 1", settings.concat(), pki.tls_port);
+    let sentinel = RedisServer::sentinel(&watched);
+    sentinel.command::<()>(&["ACL", "SETUSER", "watcher", "on", ">another", "+@all"]);
+    let directory = pki.directory.path();
+    let credentials = |password: &str| Sentinel {
+        urls: vec![format!("rediss://127.0.0.1:{sentinel_port}").into()],
+        master: "m".into(),
+        username: Some("watcher".into()),
+        password_file: Some(secret_file(directory, password)),
+    };
+    let config = Config {
+        sentinel: Some(credentials("another")),
+        username: Some("signer".into()),
+        password_file: Some(secret_file(directory, SECRET)),
+        ..pki.config()
+    };
+    works(&config).await;
+    let error = connect(&Config { sentinel: Some(credentials("wrong")), ..config }).await.err().expect("wrong");
+    assert!(error.to_string().contains("Sentinel"), "{error}");
 }
