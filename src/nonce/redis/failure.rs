@@ -30,8 +30,8 @@ impl Failure {
     /// others would meet the same refusal again.
     pub(super) fn is_of_the_connection(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::Unfit(_) => true,
-            Self::NoConnection(_) | Self::NoMaster(..) | Self::Reply(_) => false,
+            Self::Timeout(_) => true,
+            Self::NoConnection(_) | Self::NoMaster(..) | Self::Unfit(_) | Self::Reply(_) => false,
             Self::Redis(error) => {
                 let wrong_server = matches!(
                     error.kind(),

@@ -79,6 +79,12 @@ impl Health {
 
     /// Whether the server may keep nonces.
     pub(super) fn check(&self) -> Result<(), Unfit> {
+        self.check_server()?;
+        self.check_settings()
+    }
+
+    /// Whether it is the right server.
+    pub(super) fn check_server(&self) -> Result<(), Unfit> {
         let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major.is_none_or(|major| major < OLDEST_VERSION) {
             return Err(Unfit::Version(self.version.clone()));
@@ -86,6 +92,11 @@ impl Health {
         if self.role != "master" {
             return Err(Unfit::Role(self.role.clone()));
         }
+        Ok(())
+    }
+
+    /// Whether it keeps what it is given.
+    pub(super) fn check_settings(&self) -> Result<(), Unfit> {
         if self.eviction_policy != "noeviction" {
             return Err(Unfit::Evicts(self.eviction_policy.clone()));
         }

@@ -95,7 +95,7 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// What the server says of itself now, fit or not.
+    /// What the server says of itself now. Also when its settings are wrong, so that they can be shown.
     pub async fn health(&self) -> Result<Health, Error> {
         Ok(self.ask_health().await?)
     }
@@ -161,7 +161,7 @@ impl Store for RedisStore {
         let window = i64::try_from(order.window.as_secs()).expect("checked: at most a day");
         let hexes: Vec<_> = nonces.iter().map(NonceValue::to_hex).collect();
         let bounds = Bounds { quota: self.limits.outstanding_per_issuer, capacity: self.limits.capacity };
-        match self.pool.run::<String>(&script::issue(&self.keys, order, &hexes, now, bounds)).await {
+        match self.pool.run_if_fit::<String>(&script::issue(&self.keys, order, &hexes, now, bounds)).await {
             Ok(reply) if reply == "issued" => {
                 let expires_at = now.plus_seconds(window);
                 Ok(nonces.into_iter().map(|nonce| Issued { nonce, issued_at: now, expires_at }).collect())
@@ -181,7 +181,7 @@ impl Store for RedisStore {
         let unanswered = self.unfinished.begin(End { hex, token: token_text, outcome: Outcome::Reopened });
         let mut wait = Wait::at_most(patience);
         loop {
-            match SpendReply::from_texts(self.pool.run(&call).await?)? {
+            match SpendReply::from_texts(self.pool.run_if_fit(&call).await?)? {
                 SpendReply::Fresh => {
                     unanswered.confirmed();
                     let content_digest = claim.use_.content_digest;

@@ -19,7 +19,7 @@ use deadpool_redis::{Runtime, redis::FromRedisValue};
 
 use super::{
     failure::Failure,
-    health::Health,
+    health::{Health, Unfit},
     script::{self, Call},
     server::{Connection, Servers},
 };
@@ -44,6 +44,8 @@ struct Manager {
 struct Link {
     connection: Connection,
     looked: Instant,
+    /// What kept the server from holding nonces when it was last looked at.
+    unfit: Option<Unfit>,
     /// Set by any user of the connection, for good.
     lost: Arc<AtomicBool>,
 }
@@ -67,19 +69,31 @@ impl Pool {
     ///
     /// Takes at most three times the command timeout. After an error the script may have run, may
     /// be about to run, or may never run.
+    ///
+    /// Runs on any master: what is begun can be ended, and what is wrong with it can be shown.
     pub(super) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, Failure> {
+        self.run_twice_at_most(call, |_| Ok(())).await
+    }
+
+    /// As [`Pool::run`], but only on a server that may keep nonces: for issuing and spending.
+    pub(super) async fn run_if_fit<T: FromRedisValue>(&self, call: &Call) -> Result<T, Failure> {
+        self.run_twice_at_most(call, Link::fit).await
+    }
+
+    async fn run_twice_at_most<T: FromRedisValue>(&self, call: &Call, accepts: Accepts) -> Result<T, Failure> {
         let most = 3 * self.command_timeout;
         let calling = async {
-            match self.run_once(call).await {
-                Err(failure) if failure.is_of_the_connection() => self.run_once(call).await,
+            match self.run_once(call, accepts).await {
+                Err(failure) if failure.is_of_the_connection() => self.run_once(call, accepts).await,
                 done => done,
             }
         };
         tokio::time::timeout(most, calling).await.unwrap_or(Err(Failure::Timeout(most)))
     }
 
-    async fn run_once<T: FromRedisValue>(&self, call: &Call) -> Result<T, Failure> {
+    async fn run_once<T: FromRedisValue>(&self, call: &Call, accepts: Accepts) -> Result<T, Failure> {
         let link = self.connections.get().await?;
+        accepts(&link)?;
         let (mut connection, lost) = (link.connection.clone(), Arc::clone(&link.lost));
         drop(link);
         let done = answer(call, &mut connection, self.command_timeout).await;
@@ -90,22 +104,31 @@ impl Pool {
     }
 }
 
+/// Whether a call may use a connection.
+type Accepts = fn(&Link) -> Result<(), Unfit>;
+
+impl Link {
+    fn fit(&self) -> Result<(), Unfit> {
+        self.unfit.clone().map_or(Ok(()), Err)
+    }
+}
+
 impl managed::Manager for Manager {
     type Type = Link;
     type Error = Failure;
 
     async fn create(&self) -> Result<Link, Failure> {
         let mut connection = self.servers.connect(self.command_timeout).await?;
-        self.look(&mut connection).await?;
-        Ok(Link { connection, looked: Instant::now(), lost: Arc::default() })
+        let unfit = self.look(&mut connection).await?;
+        Ok(Link { connection, looked: Instant::now(), unfit, lost: Arc::default() })
     }
 
     async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<Failure> {
         if link.lost.load(Ordering::Relaxed) {
             return Err(RecycleError::message("lost"));
         }
-        if link.looked.elapsed() >= LOOK_EVERY {
-            self.look(&mut link.connection).await?;
+        if link.unfit.is_some() || link.looked.elapsed() >= LOOK_EVERY {
+            link.unfit = self.look(&mut link.connection).await?;
             link.looked = Instant::now();
         }
         Ok(())
@@ -113,10 +136,12 @@ impl managed::Manager for Manager {
 }
 
 impl Manager {
-    /// Is this the master, and does it keep what it is given?
-    async fn look(&self, connection: &mut Connection) -> Result<(), Failure> {
+    /// Is this the master? Then: what keeps it from holding nonces?
+    async fn look(&self, connection: &mut Connection) -> Result<Option<Unfit>, Failure> {
         let reply: script::HealthReply = answer(&self.look, connection, self.command_timeout).await?;
-        Ok(Health::from_reply(&reply)?.check()?)
+        let health = Health::from_reply(&reply)?;
+        health.check_server()?;
+        Ok(health.check_settings().err())
     }
 }
 

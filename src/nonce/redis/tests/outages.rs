@@ -72,13 +72,16 @@ async fn a_server_that_throws_keys_away_is_refused_and_says_why() {
     assert!(causes(&error).contains("volatile-ttl"), "{error:?}");
     // The connections look for themselves, once a second.
     in_time("the store to stop", || async {
-        match store.stats().await {
-            Err(_) => Ok(()),
+        match store.issue(&contract::order(), 1, now()).await {
+            Err(error) if causes(&error).contains("volatile-ttl") => Ok(()),
+            Err(error) => Err(error),
             Ok(_) => Err(Error::InProgress),
         }
     })
     .await;
     assert!(is_unavailable(&spend(&store, &nonce).await));
+    assert_eq!(store.health().await.unwrap().eviction_policy, "volatile-ttl");
+    store.stats().await.unwrap();
     server.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     in_time("Redis", || store.ping()).await;
     fresh(&store, &nonce).await;

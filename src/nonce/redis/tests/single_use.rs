@@ -25,10 +25,15 @@ async fn pair() -> (RedisServer, RedisServer, NonceValue) {
 async fn with_two_masters_only_the_one_that_issued_a_nonce_spends_it() {
     let (old, new, nonce) = pair().await;
     let on_old = store(&old.url()).await;
+    let more = on_old.issue(&contract::order(), 50, now()).await.unwrap();
+    until("they are replicated", || new.has_all_of(&old));
     new.promote();
     let on_new = store(&new.url()).await;
-    fresh(&on_old, &nonce).await;
-    assert_eq!(refusal(&on_new, &nonce).await, Refusal::StoreFailover);
+    for nonce in more.iter().map(|issued| &issued.nonce).chain([&nonce]) {
+        let (there, here) = tokio::join!(spend(&on_new, nonce), spend(&on_old, nonce));
+        assert!(matches!(there, Err(Error::Refused(Refusal::StoreFailover))), "{there:?}");
+        assert!(matches!(here, Ok(Spend::Fresh(_))), "{here:?}");
+    }
     // And the new one works.
     let nonce = one(&on_new).await;
     fresh(&on_new, &nonce).await;
