@@ -5,6 +5,7 @@
 //! a nonce changed from unspent to spent in this very call.
 
 mod memory;
+pub mod redis;
 
 #[cfg(test)]
 mod contract;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use memory::MemoryStore;
+pub use redis::RedisStore;
 
 use crate::{
     attestation::AttestationType, client::ClientIdentity, evidence::Permitted, nonce_value::NonceValue,
@@ -35,6 +37,8 @@ pub struct Config {
     pub outstanding_per_issuer: usize,
     /// Nonces in the store, spent ones included, until their window ends.
     pub capacity: usize,
+    /// Where the nonces of several appliances are kept; without it, in this process's memory.
+    pub redis: Option<redis::Config>,
 }
 
 /// Bounds of [`Config::window`] and of a request's `window_seconds`, in seconds.
@@ -47,6 +51,7 @@ impl Default for Config {
             clock_skew: Duration::from_secs(300),
             outstanding_per_issuer: 10_000,
             capacity: 2_000_000,
+            redis: None,
         }
     }
 }
@@ -63,7 +68,7 @@ impl Config {
         if self.outstanding_per_issuer == 0 || self.capacity < self.outstanding_per_issuer {
             return Err("nonce.capacity must be at least nonce.outstanding_per_issuer, and both above 0".into());
         }
-        Ok(())
+        self.redis.as_ref().map_or(Ok(()), redis::Config::check)
     }
 }
 
@@ -118,7 +123,13 @@ impl Claim {
 pub struct Spent {
     nonce: NonceValue,
     content_digest: [u8; 32],
+    token: SpendToken,
 }
+
+/// Tells one spend of a nonce from every other, so that a store shared by several appliances acts
+/// only on the spend that its caller made. A store that is not shared has one for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SpendToken([u8; 16]);
 
 impl Spent {
     /// The nonce that was spent.
@@ -238,7 +249,12 @@ pub trait Store: Send + Sync {
 
 /// A fresh nonce from the operating system's generator.
 fn random_nonce() -> Result<NonceValue, Error> {
-    let mut bytes = [0; NonceValue::ISSUED_LENGTH];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Unavailable(Box::new(error)))?;
+    let bytes = random::<{ NonceValue::ISSUED_LENGTH }>()?;
     Ok(NonceValue::from_bytes(&bytes).expect("32 random bytes are not all 00 or ff"))
+}
+
+fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Error> {
+    let mut bytes = [0; LENGTH];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Unavailable(Box::new(error)))?;
+    Ok(bytes)
 }
