@@ -8,12 +8,13 @@ use crate::{
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
-    fleet::LocalLock,
+    fleet::{FleetLock, LocalLock, RedisLock},
     http::Servers,
     key::{Ledger, LedgerError, LedgerUnavailable, Standing},
     ledger_file::FileLedger,
     metrics::Metrics,
-    nonce::{self, MemoryStore},
+    nonce::{self, ConnectError, MemoryStore, RedisStore},
+    redis::{self, Pool},
     secret::SecretError,
     service::{
         self, Keyring, Policy, Service,
@@ -57,6 +58,10 @@ pub enum StartError {
     Service(#[from] service::Error),
     #[error("metrics: {0}")]
     Metrics(String),
+    #[error(transparent)]
+    RedisConfig(#[from] redis::ConfigError),
+    #[error(transparent)]
+    Redis(#[from] ConnectError),
     #[error("cannot listen: {0}")]
     Listen(std::io::Error),
 }
@@ -67,6 +72,7 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_)
+            | Self::RedisConfig(_)
             | Self::Secret(_)
             | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
             // An HSM that is not reachable yet looks like no token at all: starting again may help,
@@ -85,6 +91,7 @@ impl StartError {
             | Self::ActiveKey { .. }
             | Self::Service(_)
             | Self::Metrics(_)
+            | Self::Redis(_)
             | Self::Listen(_) => ExitCode::Unavailable,
         }
     }
@@ -173,6 +180,7 @@ impl App {
         let remembered = opened.marker.revoked()?;
         let accepted = opened.accepted;
         let keyring = Keyring::load(config.signer.id.clone(), ledger, opened.marker, config.fleet.lease).await?;
+        let (nonces, fleet) = shared_state(config).await?;
         let service = Service {
             signer: config.signer.clone(),
             policy: Policy {
@@ -183,8 +191,8 @@ impl App {
                 patience: config.token.call_deadline,
             },
             keyring,
-            fleet: Arc::new(LocalLock::default()),
-            nonces: nonce_store(config),
+            fleet,
+            nonces,
             audit,
             token,
             clock,
@@ -259,8 +267,15 @@ async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Con
     Ok(opened)
 }
 
-fn nonce_store(config: &Config) -> Arc<dyn nonce::Store> {
-    Arc::new(MemoryStore::new(config.nonce.clone()))
+/// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
+/// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
+async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn FleetLock>), StartError> {
+    let Some(redis) = &config.redis else {
+        return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(LocalLock::default())));
+    };
+    let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
+    let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id).await?;
+    Ok((Arc::new(store), Arc::new(RedisLock::new(pool, &config.signer.id))))
 }
 
 fn source(config: &Config) -> Source {

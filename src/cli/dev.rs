@@ -18,7 +18,7 @@ use crate::{
     config::{Config, LedgerConfig, StateConfig},
     durable,
     exit_code::ExitCode,
-    http, nonce, secret,
+    http, nonce, redis, secret,
     service::{FleetConfig, KeyPolicy, SignerConfig, first_key::Asker},
     telemetry,
     token::{self, TokenUri, provision},
@@ -55,11 +55,6 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> Result<ExitCode, ExitCode> {
     telemetry::start(telemetry::Config { level: telemetry::Level::Info, format: telemetry::Format::Text });
     let config = |message: String| refused(&message, ExitCode::Config);
-    if options.redis.is_some() {
-        return Err(config(
-            "--redis: the Redis nonce store is not built yet; leave it out for the in-process store".into(),
-        ));
-    }
     for address in [options.http, options.metrics] {
         if !address.ip().is_loopback() {
             return Err(config(format!(
@@ -198,6 +193,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         fleet: FleetConfig { single: true, ..FleetConfig::default() },
         key_policy: KeyPolicy::default(),
         nonce: nonce::Config::default(),
+        redis: options.redis.clone().map(|url| redis::Config { url: Some(url.into()), ..redis::Config::default() }),
         audit: audit::Config { directory: layout.audit.clone() },
         http: http::Config { listen: options.http, ..http::Config::default() },
         metrics: http::MetricsConfig { listen: options.metrics },

@@ -6,10 +6,12 @@
 //! from colliding, and the fence keeps the ledger right where the lock could not.
 
 mod local;
+mod redis;
 
 use async_trait::async_trait;
 
 pub use local::LocalLock;
+pub use redis::RedisLock;
 
 /// The right to change keys, until dropped or timed out.
 pub struct Guard {

@@ -5,7 +5,7 @@
 //! a nonce changed from unspent to spent in this very call.
 
 mod memory;
-pub mod redis;
+mod redis;
 
 #[cfg(test)]
 mod contract;
@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use memory::MemoryStore;
-pub use redis::RedisStore;
+pub use redis::{ConnectError, RedisStore};
 
 use crate::{
     attestation::AttestationType, client::ClientIdentity, evidence::Permitted, nonce_value::NonceValue,
@@ -37,8 +37,6 @@ pub struct Config {
     pub outstanding_per_issuer: usize,
     /// Nonces in the store, spent ones included, until their window ends.
     pub capacity: usize,
-    /// Where the nonces of several appliances are kept; without it, in this process's memory.
-    pub redis: Option<redis::Config>,
 }
 
 /// Bounds of [`Config::window`] and of a request's `window_seconds`, in seconds.
@@ -51,7 +49,6 @@ impl Default for Config {
             clock_skew: Duration::from_secs(300),
             outstanding_per_issuer: 10_000,
             capacity: 2_000_000,
-            redis: None,
         }
     }
 }
@@ -68,7 +65,7 @@ impl Config {
         if self.outstanding_per_issuer == 0 || self.capacity < self.outstanding_per_issuer {
             return Err("nonce.capacity must be at least nonce.outstanding_per_issuer, and both above 0".into());
         }
-        self.redis.as_ref().map_or(Ok(()), redis::Config::check)
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //! clears, and carry the signer in braces: a Cluster keeps keys with the same braces on one node
 //! (Redis Cluster specification, "Hash tags"), and a script may only touch keys of one node.
 
-use crate::key::id::SignerId;
+use crate::{key::SignerId, redis::prefix};
 
 /// Names of the index, and the prefix of the nonces.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn of(signer: &SignerId) -> Self {
-        let base = format!("virtengine:veid:{{{signer}}}");
+        let base = prefix(signer);
         Self {
             outstanding: format!("{base}:nonces:outstanding"),
             spent: format!("{base}:nonces:spent"),

@@ -15,14 +15,8 @@
 //!
 //! When Redis cannot be reached, everything here fails; nothing is ever kept in memory instead.
 
-mod config;
-mod failure;
-mod health;
 mod keys;
-mod pool;
 mod script;
-mod sentinel;
-mod server;
 mod unfinished;
 
 #[cfg(test)]
@@ -30,67 +24,57 @@ mod tests;
 
 use std::{
     fmt::Write,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 
-pub use config::{Cluster, Config, Sentinel, ServerUrl};
-pub use health::{Health, Unfit};
-pub use server::ConfigError;
-
 use self::{
-    failure::Failure,
-    health::EvictionWatch,
     keys::Keys,
-    pool::Pool,
     script::{Bounds, SpendReply},
-    server::Servers,
     unfinished::{End, Outcome, Unfinished},
 };
 use super::{
     Answer, Claim, Error, Issued, Order, Refusal, Spend, SpendToken, Spent, Stats, Store, random, random_nonce,
 };
-use crate::{key::id::SignerId, nonce, nonce_value::NonceValue, timestamp::Timestamp};
+use crate::{
+    key::SignerId,
+    nonce,
+    nonce_value::NonceValue,
+    redis::{EvictionWatch, Failure, Health, Pool},
+    timestamp::Timestamp,
+};
 
 /// Nonces in Redis, shared by all appliances of one signer.
 pub struct RedisStore {
     limits: nonce::Config,
     keys: Keys,
-    pool: Pool,
+    pool: Arc<Pool>,
     unfinished: Unfinished,
     evictions: EvictionWatch,
-    description: String,
 }
 
 /// Why the store cannot be used from the start.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("nonce.redis: cannot use {description}: {reason}")]
-    Unusable {
-        description: String,
-        /// The whole chain of causes, in words.
-        reason: String,
-    },
+#[error("redis: cannot use {description}: {reason}")]
+pub struct ConnectError {
+    description: String,
+    /// The whole chain of causes, in words.
+    reason: String,
 }
 
 impl RedisStore {
     /// Connects, and refuses a server that cannot be reached or may not keep nonces.
-    pub async fn connect(redis: &Config, limits: nonce::Config, signer: &SignerId) -> Result<Self, ConnectError> {
-        let servers = Servers::from_config(redis)?;
-        let keys = Keys::of(signer);
-        let pool = Pool::new(servers, script::health(&keys), redis.connections, redis.command_timeout);
+    pub async fn connect(pool: Arc<Pool>, limits: nonce::Config, signer: &SignerId) -> Result<Self, ConnectError> {
         let store = Self {
             limits,
-            keys,
+            keys: Keys::of(signer),
             pool,
             unfinished: Unfinished::default(),
             evictions: EvictionWatch::default(),
-            description: describe(redis),
         };
-        let refused = |failure| ConnectError::Unusable { description: store.describe(), reason: causes(&failure) };
+        let refused = |failure| ConnectError { description: store.describe(), reason: causes(&failure) };
         store.checked_health().await.map_err(refused)?;
         Ok(store)
     }
@@ -101,7 +85,7 @@ impl RedisStore {
     }
 
     async fn ask_health(&self) -> Result<Health, Failure> {
-        Health::from_reply(&self.pool.run(&script::health(&self.keys)).await?)
+        self.pool.health().await
     }
 
     async fn checked_health(&self) -> Result<(), Failure> {
@@ -250,7 +234,7 @@ impl Store for RedisStore {
     }
 
     fn describe(&self) -> String {
-        self.description.clone()
+        self.pool.describe()
     }
 }
 
@@ -283,13 +267,9 @@ fn parse_answer(json: &str) -> Result<Answer, Failure> {
     serde_json::from_str(json).map_err(|error| Failure::Reply(format!("the settled answer: {error}")))
 }
 
-fn describe(redis: &Config) -> String {
-    let urls: Vec<_> = redis.urls().into_iter().map(ToString::to_string).collect();
-    let urls = urls.join(", ");
-    match &redis.sentinel {
-        Some(sentinel) => format!("Redis master {} by Sentinel ({urls})", sentinel.master),
-        None if redis.cluster.is_some() => format!("Redis Cluster ({urls})"),
-        None => format!("Redis ({urls})"),
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Unavailable(Box::new(failure))
     }
 }
 

@@ -2,16 +2,14 @@
 
 use std::sync::LazyLock;
 
-use deadpool_redis::redis::{Script, ScriptInvocation};
+use deadpool_redis::redis::Script;
 
-use super::{failure::Failure, keys::Keys};
+use super::keys::Keys;
 use crate::{
     nonce::{Order, Refusal, Use},
+    redis::{Call, Failure},
     timestamp::Timestamp,
 };
-
-/// What a script is given, ready to be sent as often as needed: all of them may be sent twice.
-pub(super) type Call = ScriptInvocation<'static>;
 
 macro_rules! script {
     ($head:literal $(, $part:literal)+) => {
@@ -26,7 +24,6 @@ static SETTLE: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua"
 static REOPEN: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "reopen.lua");
 static CLEANUP: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "cleanup.lua");
 static STATS: LazyLock<Script> = script!("#!lua flags=no-writes", "stats.lua");
-static HEALTH: LazyLock<Script> = script!("#!lua flags=no-writes", "health.lua");
 
 /// Seconds that a record outlives its window by Redis' clock: clocks differ, and an expired nonce
 /// should still be told from an unknown one.
@@ -103,14 +100,6 @@ pub(super) type StatsReply = (u64, u64, u64, String, Vec<(String, u64)>);
 /// Answered with a [`StatsReply`].
 pub(super) fn stats(keys: &Keys) -> Call {
     indexed(&STATS, keys)
-}
-
-/// INFO, and TIME in seconds and microseconds.
-pub(super) type HealthReply = (String, (i64, i64));
-
-/// Answered with a [`HealthReply`].
-pub(super) fn health(keys: &Keys) -> Call {
-    HEALTH.key(&keys.totals)
 }
 
 fn indexed(script: &'static Script, keys: &Keys) -> Call {

@@ -31,7 +31,7 @@ async fn a_cluster_keeps_nonces_on_one_node_and_fails_over() {
     let urls = nodes.iter().map(|node| node.url().into()).collect();
     let config =
         Config { cluster: Some(Cluster { urls }), command_timeout: Duration::from_secs(3), ..Config::default() };
-    let store = RedisStore::connect(&config, contract::config(), &signer()).await.unwrap();
+    let store = connect(&config, contract::config()).await.unwrap();
     let (nonce, old) = (one(&store).await, one(&store).await);
     fresh(&store, &nonce).await;
     assert_eq!(store.stats().await.unwrap().spent, 1);

@@ -25,6 +25,7 @@ use crate::nonce::{
     Use,
     contract::{self, Permit, answer, now, one, use_},
 };
+use crate::redis::{Cluster, Config, Sentinel};
 use server::RedisServer;
 
 contract::suite!(async |config| {
@@ -41,12 +42,17 @@ pub(super) fn config(url: String) -> Config {
     Config { url: Some(url.into()), command_timeout: Duration::from_secs(3), ..Config::default() }
 }
 
+async fn connect(config: &Config, limits: nonce::Config) -> Result<RedisStore, Box<dyn std::error::Error>> {
+    let pool = Arc::new(Pool::new(config, &signer())?);
+    Ok(RedisStore::connect(pool, limits, &signer()).await?)
+}
+
 async fn store(url: &str) -> RedisStore {
     store_with(url, contract::config()).await
 }
 
 async fn store_with(url: &str, limits: nonce::Config) -> RedisStore {
-    RedisStore::connect(&config(url.into()), limits, &signer()).await.unwrap()
+    connect(&config(url.into()), limits).await.unwrap()
 }
 
 /// One try to spend, without waiting for others.

@@ -6,11 +6,11 @@ use super::*;
 /// A store that gives up soon, for tests that wait for it to.
 async fn hasty(server: &RedisServer) -> RedisStore {
     let config = Config { command_timeout: Duration::from_millis(150), ..config(server.url()) };
-    RedisStore::connect(&config, contract::config(), &signer()).await.unwrap()
+    connect(&config, contract::config()).await.unwrap()
 }
 
 async fn refused(config: &Config) -> String {
-    match RedisStore::connect(config, contract::config(), &signer()).await {
+    match connect(config, contract::config()).await {
         Ok(_) => panic!("connected"),
         Err(error) => format!("{error} {error:?}"),
     }

@@ -38,7 +38,7 @@ impl Group {
     }
 
     async fn store(&self) -> RedisStore {
-        RedisStore::connect(&self.config(), contract::config(), &signer()).await.unwrap()
+        connect(&self.config(), contract::config()).await.unwrap()
     }
 }
 
@@ -170,7 +170,7 @@ async fn sentinels_that_know_no_such_master_are_refused_at_the_start() {
     let sentinel_config =
         Sentinel { urls: vec![sentinel.url().into()], master: NAME.into(), username: None, password_file: None };
     let config = Config { sentinel: Some(sentinel_config), ..Config::default() };
-    let refused = RedisStore::connect(&config, contract::config(), &signer()).await;
+    let refused = connect(&config, contract::config()).await;
     let Err(error) = refused else { panic!("connected") };
     assert!(error.to_string().contains(NAME), "{error}");
 }

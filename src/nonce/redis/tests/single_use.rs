@@ -68,7 +68,7 @@ async fn a_demoted_master_that_is_promoted_again_refuses_what_it_has_forgotten_t
 async fn a_replica_is_refused_even_when_it_accepts_writes() {
     let (master, replica, nonce) = pair().await;
     replica.command::<()>(&["CONFIG", "SET", "replica-read-only", "no"]);
-    let refused = RedisStore::connect(&config(replica.url()), contract::config(), &signer()).await;
+    let refused = connect(&config(replica.url()), contract::config()).await;
     let Err(error) = refused else { panic!("a replica is no place for nonces") };
     assert!(error.to_string().contains("not the master"), "{error}");
     // Demoted under a connection that stays: the script itself looks.

@@ -21,8 +21,8 @@ fn secret_file(directory: &Path, content: &str) -> PathBuf {
     path
 }
 
-async fn connect(config: &Config) -> Result<RedisStore, ConnectError> {
-    RedisStore::connect(config, contract::config(), &signer()).await
+async fn connect(config: &Config) -> Result<RedisStore, Box<dyn std::error::Error>> {
+    super::connect(config, contract::config()).await
 }
 
 /// The rights that the documentation asks for.

@@ -6,11 +6,10 @@ use deadpool::managed::{PoolError, TimeoutType};
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::health::Unfit;
-use crate::nonce;
 
 /// A call that came to nothing. None of these says whether its script has run.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub enum Failure {
     #[error("no answer from Redis within {} ms", .0.as_millis())]
     Timeout(Duration),
     #[error("no connection to Redis within the time allowed ({0})")]
@@ -28,7 +27,8 @@ pub(super) enum Failure {
 impl Failure {
     /// Whether the connection is to be dropped and the call tried once more on a new one. The
     /// others would meet the same refusal again.
-    pub(super) fn is_of_the_connection(&self) -> bool {
+    #[must_use]
+    pub fn is_of_the_connection(&self) -> bool {
         match self {
             Self::Timeout(_) => true,
             Self::NoConnection(_) | Self::NoMaster(..) | Self::Unfit(_) | Self::Reply(_) => false,
@@ -45,7 +45,8 @@ impl Failure {
     }
 
     /// Whether Redis refused for want of memory, before the script did anything.
-    pub(super) fn is_out_of_memory(&self) -> bool {
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Redis(error) if error.code() == Some("OOM"))
     }
 }
@@ -61,11 +62,5 @@ impl From<PoolError<Failure>> for Failure {
                 Self::NoConnection("the pool cannot be used")
             }
         }
-    }
-}
-
-impl From<Failure> for nonce::Error {
-    fn from(failure: Failure) -> Self {
-        Self::Unavailable(Box::new(failure))
     }
 }

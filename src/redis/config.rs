@@ -1,4 +1,4 @@
-//! `[nonce.redis]` of the configuration file.
+//! `[redis]` of the configuration file.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -55,6 +55,12 @@ pub struct Cluster {
 #[serde(transparent)]
 pub struct ServerUrl(String);
 
+impl From<String> for ServerUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
 /// Bounds of [`Config::command_timeout`] and [`Config::connections`].
 const COMMAND_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=64;
@@ -77,35 +83,47 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Which servers these are. No secrets.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let urls: Vec<_> = self.urls().into_iter().map(ToString::to_string).collect();
+        let urls = urls.join(", ");
+        match &self.sentinel {
+            Some(sentinel) => format!("Redis master {} by Sentinel ({urls})", sentinel.master),
+            None if self.cluster.is_some() => format!("Redis Cluster ({urls})"),
+            None => format!("Redis ({urls})"),
+        }
+    }
+
     /// The rules that the types do not hold.
     pub fn check(&self) -> Result<(), String> {
         let named = [self.url.is_some(), self.sentinel.is_some(), self.cluster.is_some()];
         if named.into_iter().filter(|named| *named).count() != 1 {
-            return Err("nonce.redis needs exactly one of url, sentinel and cluster".into());
+            return Err("redis needs exactly one of url, sentinel and cluster".into());
         }
         if self.sentinel.as_ref().is_some_and(|sentinel| sentinel.master.is_empty()) {
-            return Err("nonce.redis.sentinel.master is empty".into());
+            return Err("redis.sentinel.master is empty".into());
         }
         let tls = self.check_urls()?;
         let has_tls_files = [&self.tls_ca_file, &self.tls_client_cert_file, &self.tls_client_key_file]
             .iter()
             .any(|file| file.is_some());
         if has_tls_files && !tls {
-            return Err("nonce.redis.tls_* files are only used with rediss:// URLs".into());
+            return Err("redis.tls_* files are only used with rediss:// URLs".into());
         }
         if self.tls_client_cert_file.is_some() != self.tls_client_key_file.is_some() {
-            return Err("nonce.redis.tls_client_cert_file and tls_client_key_file go together".into());
+            return Err("redis.tls_client_cert_file and tls_client_key_file go together".into());
         }
         let sentinel_login = self.sentinel.as_ref().map(|sentinel| (&sentinel.username, &sentinel.password_file));
         let logins = [Some((&self.username, &self.password_file)), sentinel_login];
         if logins.into_iter().flatten().any(|(username, password)| username.is_some() && password.is_none()) {
-            return Err("nonce.redis has a username without a password_file".into());
+            return Err("redis has a username without a password_file".into());
         }
         if !COMMAND_TIMEOUT.contains(&self.command_timeout) {
-            return Err("nonce.redis.command_timeout must be between 10ms and 10s".into());
+            return Err("redis.command_timeout must be between 10ms and 10s".into());
         }
         if !CONNECTIONS.contains(&self.connections) {
-            return Err("nonce.redis.connections must be between 1 and 64".into());
+            return Err("redis.connections must be between 1 and 64".into());
         }
         Ok(())
     }
@@ -114,45 +132,47 @@ impl Config {
     fn check_urls(&self) -> Result<bool, String> {
         let urls = self.urls();
         let mut tls = urls.iter().map(|url| url.parse().map(|info| is_tls(&info)));
-        let first = tls.next().ok_or("nonce.redis: no server is named in urls")??;
+        let first = tls.next().ok_or("redis: no server is named in urls")??;
         for other in tls {
             if other? != first {
-                return Err("nonce.redis: all urls must be redis:// or all rediss://".into());
+                return Err("redis: all urls must be redis:// or all rediss://".into());
             }
         }
         Ok(first)
     }
 
     /// The URLs, of whichever kind of service is named.
-    pub(super) fn urls(&self) -> Vec<&ServerUrl> {
+    #[must_use]
+    pub fn urls(&self) -> Vec<&ServerUrl> {
         let sentinels = self.sentinel.iter().flat_map(|sentinel| &sentinel.urls);
         let nodes = self.cluster.iter().flat_map(|cluster| &cluster.urls);
         self.url.iter().chain(sentinels).chain(nodes).collect()
     }
 }
 
-pub(super) fn is_tls(info: &ConnectionInfo) -> bool {
+#[must_use]
+pub fn is_tls(info: &ConnectionInfo) -> bool {
     matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 impl ServerUrl {
     /// The address. Messages never repeat the URL, since it may hold a password.
-    pub(super) fn parse(&self) -> Result<ConnectionInfo, String> {
-        const SHAPE: &str = "nonce.redis: a URL must look like redis://host:6379 or rediss://host:6379";
+    pub fn parse(&self) -> Result<ConnectionInfo, String> {
+        const SHAPE: &str = "redis: a URL must look like redis://host:6379 or rediss://host:6379";
         if !self.0.starts_with("redis://") && !self.0.starts_with("rediss://") {
             return Err(SHAPE.into());
         }
         let info = self.0.as_str().into_connection_info().map_err(|_| SHAPE)?;
         if info.redis_settings().password().is_some() {
-            return Err("nonce.redis: a URL must not hold a password: put it into a file and name that \
+            return Err("redis: a URL must not hold a password: put it into a file and name that \
                         file in password_file"
                 .into());
         }
         if info.redis_settings().username().is_some() {
-            return Err("nonce.redis: a URL must not hold a user name: use username".into());
+            return Err("redis: a URL must not hold a user name: use username".into());
         }
         if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
-            return Err("nonce.redis: #insecure is not supported: name the authority in tls_ca_file".into());
+            return Err("redis: #insecure is not supported: name the authority in tls_ca_file".into());
         }
         Ok(info)
     }
@@ -173,13 +193,6 @@ impl fmt::Display for ServerUrl {
 impl fmt::Debug for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
-    }
-}
-
-#[cfg(test)]
-impl From<String> for ServerUrl {
-    fn from(url: String) -> Self {
-        Self(url)
     }
 }
 

@@ -18,19 +18,23 @@ use deadpool::managed::{self, Metrics, PoolConfig, QueueMode, RecycleError, Recy
 use deadpool_redis::{Runtime, redis::FromRedisValue};
 
 use super::{
+    Call, Config, HEALTH, HealthReply,
     failure::Failure,
     health::{Health, Unfit},
-    script::{self, Call},
-    server::{Connection, Servers},
+    prefix,
+    server::{ConfigError, Connection, Servers},
 };
+use crate::key::SignerId;
 
 /// How long a look at the server is good for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections to the server that is the master now.
-pub(super) struct Pool {
+pub struct Pool {
     connections: managed::Pool<Manager>,
     command_timeout: Duration,
+    look: Call,
+    description: String,
 }
 
 /// Makes connections and looks after them.
@@ -51,8 +55,14 @@ struct Link {
 }
 
 impl Pool {
-    pub(super) fn new(servers: Servers, look: Call, connections: usize, command_timeout: Duration) -> Self {
-        let manager = Manager { servers, look, command_timeout };
+    /// The way to the configured servers, for one signer's keys. Nothing is connected yet.
+    pub fn new(config: &Config, signer: &SignerId) -> Result<Self, ConfigError> {
+        let servers = Servers::from_config(config)?;
+        // The key leads it, in a Cluster, to the node that holds the signer's keys.
+        let look = || HEALTH.key(format!("{}:health", prefix(signer)));
+        let (connections, command_timeout) = (config.connections, config.command_timeout);
+        let description = config.describe();
+        let manager = Manager { servers, look: look(), command_timeout };
         let timeouts = Timeouts {
             wait: Some(2 * command_timeout),
             create: Some(2 * command_timeout),
@@ -61,7 +71,18 @@ impl Pool {
         // First in, first out: the load is spread over all connections.
         let config = PoolConfig { max_size: connections, timeouts, queue_mode: QueueMode::Fifo };
         let connections = managed::Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build();
-        Self { connections: connections.expect("a runtime is given"), command_timeout }
+        Ok(Self { connections: connections.expect("a runtime is given"), command_timeout, look: look(), description })
+    }
+
+    /// What the server says of itself now, fit or not.
+    pub async fn health(&self) -> Result<Health, Failure> {
+        Health::from_reply(&self.run(&self.look).await?)
+    }
+
+    /// Which servers these are. No secrets.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.description.clone()
     }
 
     /// Runs a script in one round trip. When the connection fails under it, it is sent once more
@@ -71,12 +92,12 @@ impl Pool {
     /// be about to run, or may never run.
     ///
     /// Runs on any master: what is begun can be ended, and what is wrong with it can be shown.
-    pub(super) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, Failure> {
+    pub async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, Failure> {
         self.run_twice_at_most(call, |_| Ok(())).await
     }
 
     /// As [`Pool::run`], but only on a server that may keep nonces: for issuing and spending.
-    pub(super) async fn run_if_fit<T: FromRedisValue>(&self, call: &Call) -> Result<T, Failure> {
+    pub async fn run_if_fit<T: FromRedisValue>(&self, call: &Call) -> Result<T, Failure> {
         self.run_twice_at_most(call, Link::fit).await
     }
 
@@ -138,7 +159,7 @@ impl managed::Manager for Manager {
 impl Manager {
     /// Is this the master? Then: what keeps it from holding nonces?
     async fn look(&self, connection: &mut Connection) -> Result<Option<Unfit>, Failure> {
-        let reply: script::HealthReply = answer(&self.look, connection, self.command_timeout).await?;
+        let reply: HealthReply = answer(&self.look, connection, self.command_timeout).await?;
         let health = Health::from_reply(&reply)?;
         health.check_server()?;
         Ok(health.check_settings().err())

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The Sentinels of one master.
-pub(super) struct Sentinels {
+pub struct Sentinels {
     sentinels: Vec<Client>,
     master: String,
     tls: bool,
@@ -31,13 +31,13 @@ struct Master {
 }
 
 impl Sentinels {
-    pub(super) fn new(sentinels: Vec<Client>, master: String, tls: bool, nodes: Credentials) -> Self {
+    pub fn new(sentinels: Vec<Client>, master: String, tls: bool, nodes: Credentials) -> Self {
         Self { sentinels, master, tls, nodes }
     }
 
     /// Connects to the newest master that a majority of the Sentinels knows. That it is a master
     /// indeed is checked on the connection, as on every other.
-    pub(super) async fn connect(&self, timeout: Duration) -> Result<MultiplexedConnection, Failure> {
+    pub async fn connect(&self, timeout: Duration) -> Result<MultiplexedConnection, Failure> {
         let Master { host, port, .. } = self.find_master(timeout).await?;
         let unusable = |_| Failure::NoMaster(self.master.clone(), None);
         let client = self.nodes.client_at(host, port, self.tls).map_err(unusable)?;

@@ -29,12 +29,12 @@ pub enum ConfigError {
     #[error("cannot read {path}: {source}")]
     Read { path: std::path::PathBuf, source: std::io::Error },
     // Without the cause: a parser's message may repeat what it read.
-    #[error("nonce.redis: the tls_* files are not a PEM certificate and its key")]
+    #[error("redis: the tls_* files are not a PEM certificate and its key")]
     Pem,
 }
 
 /// A way to the server that holds the nonces.
-pub(super) enum Servers {
+pub enum Servers {
     Single(Client),
     Sentinel(Sentinels),
     Cluster(Box<ClusterClient>),
@@ -43,21 +43,21 @@ pub(super) enum Servers {
 /// A connection that many tasks share: their commands follow each other without waiting for each
 /// other's answers. Cheap to clone.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub enum Connection {
     Server(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
 /// Who we are to the servers, and how we know them.
 #[derive(Clone, Default)]
-pub(super) struct Credentials {
+pub struct Credentials {
     settings: RedisConnectionInfo,
     certificates: Option<TlsCertificates>,
 }
 
 impl Servers {
     /// Reads the secrets and makes the clients. Nothing is connected yet.
-    pub(super) fn from_config(config: &Config) -> Result<Self, ConfigError> {
+    pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
         config.check().map_err(ConfigError::Invalid)?;
         let certificates = certificates(config)?;
         let nodes = Credentials {
@@ -78,7 +78,7 @@ impl Servers {
     }
 
     /// A new connection to the server that is the master now.
-    pub(super) async fn connect(&self, timeout: Duration) -> Result<Connection, Failure> {
+    pub async fn connect(&self, timeout: Duration) -> Result<Connection, Failure> {
         match self {
             Self::Single(client) => {
                 let limits = timeouts(timeout);
@@ -92,7 +92,7 @@ impl Servers {
 
 impl Credentials {
     /// A client for one server.
-    pub(super) fn client(&self, info: ConnectionInfo) -> Result<Client, ConfigError> {
+    pub fn client(&self, info: ConnectionInfo) -> Result<Client, ConfigError> {
         let db = info.redis_settings().db();
         let info = info.set_redis_settings(self.settings.clone().set_db(db)).set_tcp_settings(tcp());
         let client = match &self.certificates {
@@ -103,7 +103,7 @@ impl Credentials {
     }
 
     /// A client for a server that a Sentinel named.
-    pub(super) fn client_at(&self, host: String, port: u16, tls: bool) -> Result<Client, ConfigError> {
+    pub fn client_at(&self, host: String, port: u16, tls: bool) -> Result<Client, ConfigError> {
         let address = if tls {
             ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
         } else {
@@ -113,7 +113,7 @@ impl Credentials {
     }
 }
 
-pub(super) fn timeouts(timeout: Duration) -> AsyncConnectionConfig {
+pub fn timeouts(timeout: Duration) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout))
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{failure::Failure, script};
+use super::{HealthReply, failure::Failure};
 use crate::timestamp::Timestamp;
 
 /// The oldest major version whose scripts have flags and whose INFO takes several sections.
@@ -50,7 +50,7 @@ pub enum Unfit {
 
 impl Health {
     /// Reads the answer of `health.lua`.
-    pub(super) fn from_reply(reply: &script::HealthReply) -> Result<Self, Failure> {
+    pub fn from_reply(reply: &HealthReply) -> Result<Self, Failure> {
         let (info, (seconds, micros)) = reply;
         let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
         let text = |name: &str| {
@@ -78,13 +78,13 @@ impl Health {
     }
 
     /// Whether the server may keep nonces.
-    pub(super) fn check(&self) -> Result<(), Unfit> {
+    pub fn check(&self) -> Result<(), Unfit> {
         self.check_server()?;
         self.check_settings()
     }
 
     /// Whether it is the right server.
-    pub(super) fn check_server(&self) -> Result<(), Unfit> {
+    pub fn check_server(&self) -> Result<(), Unfit> {
         let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major.is_none_or(|major| major < OLDEST_VERSION) {
             return Err(Unfit::Version(self.version.clone()));
@@ -96,7 +96,7 @@ impl Health {
     }
 
     /// Whether it keeps what it is given.
-    pub(super) fn check_settings(&self) -> Result<(), Unfit> {
+    pub fn check_settings(&self) -> Result<(), Unfit> {
         if self.eviction_policy != "noeviction" {
             return Err(Unfit::Evicts(self.eviction_policy.clone()));
         }
@@ -107,7 +107,7 @@ impl Health {
 /// Notices keys being thrown away. Nonces that are gone are refused, so this is not about double
 /// use: it is about clients losing nonces they were promised.
 #[derive(Debug, Default)]
-pub(super) struct EvictionWatch(Mutex<Option<Seen>>);
+pub struct EvictionWatch(Mutex<Option<Seen>>);
 
 #[derive(Debug)]
 struct Seen {
@@ -121,7 +121,7 @@ impl EvictionWatch {
     const REMEMBERED: Duration = Duration::from_secs(60);
 
     /// Compares with the last look at the same server.
-    pub(super) fn look(&self, health: &Health, at: Instant) -> Result<(), Unfit> {
+    pub fn look(&self, health: &Health, at: Instant) -> Result<(), Unfit> {
         let mut seen = self.0.lock();
         let before = seen.as_ref().filter(|seen| seen.run_id == health.run_id);
         let grew_at = match before {
