@@ -61,14 +61,14 @@ impl Servers {
         config.check().map_err(ConfigError::Invalid)?;
         let certificates = certificates(config)?;
         let nodes = Credentials {
-            settings: login(&config.username, &config.password_file)?,
+            settings: login(config.username.as_ref(), config.password_file.as_ref())?,
             certificates: certificates.clone(),
         };
         if let Some(url) = &config.url {
             return Ok(Self::Single(nodes.client(address(url)?)?));
         }
         if let Some(sentinel) = &config.sentinel {
-            let own = Credentials { settings: login(&sentinel.username, &sentinel.password_file)?, certificates };
+            let own = Credentials { settings: login(sentinel.username.as_ref(), sentinel.password_file.as_ref())?, certificates };
             let addresses = sentinel.urls.iter().map(address).collect::<Result<Vec<_>, _>>()?;
             let tls = addresses.first().is_some_and(is_tls);
             let sentinels = addresses.into_iter().map(|info| own.client(info)).collect::<Result<Vec<_>, _>>()?;
@@ -127,8 +127,8 @@ fn address(url: &ServerUrl) -> Result<ConnectionInfo, ConfigError> {
 }
 
 fn login(
-    username: &Option<String>,
-    password_file: &Option<std::path::PathBuf>,
+    username: Option<&String>,
+    password_file: Option<&std::path::PathBuf>,
 ) -> Result<RedisConnectionInfo, ConfigError> {
     let mut settings = RedisConnectionInfo::default();
     if let Some(username) = username {

@@ -47,7 +47,7 @@ impl Proxy {
 
 async fn forward(client: TcpStream, server: u16, marker: &'static [u8], losing: Arc<AtomicUsize>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
-    let (mut up, mut down) = ([0; 65536], [0; 65536]);
+    let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
     loop {
         tokio::select! {
             Ok(read) = read(&client, &mut up) => {

@@ -174,7 +174,7 @@ async fn sentinels_and_their_master_are_reached_with_tls_and_passwords_of_their_
         .settings()
         .into_iter()
         .map(|(name, value)| match name {
-            "tls-port" => format!("{name} {}\n", sentinel_port),
+            "tls-port" => format!("{name} {sentinel_port}\n"),
             _ => format!("{name} {value}\n"),
         })
         .collect();
