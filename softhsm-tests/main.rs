@@ -5,10 +5,12 @@
 
 mod architecture;
 mod bad_input;
+mod certificates;
 mod continuity;
 mod generated_requests;
 mod main_job;
 mod pin;
+mod readme;
 mod retries;
 mod support;
 mod token_objects;

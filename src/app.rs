@@ -8,6 +8,7 @@ use crate::{
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
+    fleet::LocalLock,
     http::Servers,
     key::{Ledger, LedgerError, LedgerUnavailable, Standing},
     ledger_file::FileLedger,
@@ -17,7 +18,7 @@ use crate::{
     service::{
         self, Keyring, Policy, Service,
         first_key::{self, Asker, Findings},
-        keyring::NewKey,
+        lifecycle::Actor,
         marker::{Marker, Mismatch},
         opaque::OpaqueOrder,
     },
@@ -51,7 +52,7 @@ pub enum StartError {
     #[error("{0}")]
     FirstKey(#[from] first_key::Refusal),
     #[error("the active key {key_id} is not usable: {source}")]
-    ActiveKey { key_id: String, source: token::Error },
+    ActiveKey { key_id: String, source: Box<token::Error> },
     #[error("{0}")]
     Service(#[from] service::Error),
     #[error("metrics: {0}")]
@@ -65,12 +66,13 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Secret(_) => ExitCode::Config,
+            Self::Config(_)
+            | Self::Secret(_)
+            | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
             // An HSM that is not reachable yet looks like no token at all: starting again may help,
             // and tries no PIN.
             Self::Token(token::Error::NoToken { .. }) => ExitCode::Unavailable,
             Self::Token(error) if error.is_configuration() => ExitCode::Config,
-            Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
             Self::Token(_)
             | Self::State { .. }
             | Self::StateLocked { .. }
@@ -90,9 +92,11 @@ impl StartError {
 
 /// A token with its ledger read, before anything is served.
 pub struct Opened {
-    pub token: Token,
+    pub token: Arc<Token>,
     pub standing: Standing,
     marker: Marker,
+    /// The ledger does not continue what was seen, and an operator accepted it.
+    accepted: bool,
 }
 
 impl Opened {
@@ -102,14 +106,11 @@ impl Opened {
         let pin = config.token.pin_source().map_err(StartError::Config)?.read()?;
         let token = Arc::new(Token::open(&config.token, &pin)?);
         drop(pin);
-        let marker = Marker::new(&config.state.directory, &token.identity().serial);
-        let records = ledger(config, &token)?.read().await;
-        let token = Arc::into_inner(token).expect("the ledger that shared it is gone");
-        let standing = records
-            .map_err(StartError::from)
-            .and_then(|records| Ok(Standing::fold(&config.signer.id, records)?))
-            .and_then(|standing| Ok(marker.compare(&standing).map(|()| standing)?));
-        Ok(Self { token, standing: standing?, marker })
+        let accepted = config.state.accept_ledger_head.as_deref();
+        let marker = Marker::new(&config.state.directory, &token.identity().serial, accepted);
+        let standing = Standing::fold(&config.signer.id, ledger(config, &token)?.read().await?)?;
+        let accepted = marker.compare(&standing)?;
+        Ok(Self { token, standing, marker, accepted })
     }
 
     /// Checks that the active key, if there is one, is on the token, is what its record says, and
@@ -117,7 +118,7 @@ impl Opened {
     pub async fn check_active_key(&self) -> Result<(), StartError> {
         let Some(key) = self.standing.active() else { return Ok(()) };
         let order = OpaqueOrder::canary("start");
-        let unusable = |source| StartError::ActiveKey { key_id: key.id.to_string(), source };
+        let unusable = |source| StartError::ActiveKey { key_id: key.id.to_string(), source: Box::new(source) };
         self.token.sign(&KeyRef::from(&**key), &order).await.map_err(unusable)?;
         self.token.key_attributes(key.object_id.clone()).await.map_err(unusable)?;
         Ok(())
@@ -125,11 +126,11 @@ impl Opened {
 
     /// Whether a first key may be made here.
     pub async fn permit_first_key(&self, asker: &Asker, config: &Config) -> Result<(), StartError> {
-        let key_labels = self.token.key_labels(format!("{}:", config.signer.id)).await?;
+        let key_objects = self.token.key_objects(format!("{}:", config.signer.id)).await?;
         let findings = Findings {
             standing: &self.standing,
             token_serial: &self.token.identity().serial,
-            key_labels: &key_labels,
+            key_objects: &key_objects,
             marker: &self.marker,
             audit: &config.audit,
         };
@@ -158,40 +159,41 @@ impl App {
         config.check().map_err(StartError::Config)?;
         let state = lock_state(config)?;
         let mut opened = Opened::open(config).await?;
-        let first_key_wanted = opened.standing.is_empty();
-        if first_key_wanted {
+        let first_key_wanted = opened.standing.keys().all(|key| key.activated_at.is_none());
+        if opened.standing.is_empty() {
             opened = reread_before_first_key(opened, asker, config).await?;
         }
         opened.check_active_key().await?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
-        let token = Arc::new(opened.token);
-        let keyring =
-            Keyring::load(config.signer.id.clone(), ledger(config, &token)?, Arc::clone(&token), opened.marker).await?;
-        keyring.refresh().await?;
+        let token = opened.token;
+        let ledger = ledger(config, &token)?;
+        let remembered = opened.marker.revoked()?;
+        let accepted = opened.accepted;
+        let keyring = Keyring::load(config.signer.id.clone(), ledger, opened.marker, config.fleet.lease).await?;
         let service = Service {
             signer: config.signer.clone(),
             policy: Policy {
                 key: config.key_policy.clone(),
+                settle_time: config.fleet.settle_time(),
                 clock_skew: config.nonce.clock_skew,
                 nonce_window: config.nonce.window,
                 patience: config.token.call_deadline,
             },
             keyring,
+            fleet: Arc::new(LocalLock::default()),
             nonces: nonce_store(config),
             audit,
             token,
             clock,
             metrics,
         };
+        if accepted {
+            service.take_over_ledger(&remembered).await?;
+        }
         if first_key_wanted {
-            let actor = match asker {
-                Asker::Person { command } => command,
-                Asker::Configuration { .. } => "serve",
-            };
-            let order = NewKey { algorithm: config.key_policy.algorithm, policy: &config.key_policy, actor };
-            let id = service.keyring.generate_and_activate(order, &service.audit, &service.clock).await?;
-            tracing::info!(key_id = %id, "the first key was generated and activated");
+            let id = service.make_first_key(&Actor::program(asker.name())).await?;
+            tracing::info!(key_id = %id, "the first key is active");
         }
         Ok(Self { service: Arc::new(service), _state: state })
     }
@@ -204,26 +206,13 @@ impl App {
     ) -> Result<ExitCode, StartError> {
         let servers = Servers::bind(&config.http, &config.metrics, &self.service).map_err(StartError::Listen)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
-        let served = self.serve(servers, || ready(api, metrics)).await;
-        // Threads of the server may hold the service a little longer: the token does not wait for them.
-        if let Err(error) = self.close() {
-            tracing::warn!(%error, "the token could not be closed");
-        }
-        served
-    }
-
-    async fn serve(&self, servers: Servers, ready: impl FnOnce()) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
-        let code = supervisor::run(servers, &self.service, ready).await;
+        let code = supervisor::run(servers, &self.service, config.fleet.refresh, || ready(api, metrics)).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
         }
+        self.service.token.close()?;
         Ok(code)
-    }
-
-    /// Closes the token. Nothing can be signed afterwards.
-    pub fn close(&self) -> Result<(), StartError> {
-        Ok(self.service.token.close()?)
     }
 
     async fn note(&self, kind: EventType, action: &'static str) -> Result<(), StartError> {

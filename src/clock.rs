@@ -29,3 +29,12 @@ impl Clock {
         Timestamp::from((self.0)()).to_utc()
     }
 }
+
+/// Milliseconds since boot, suspended time included: for leases, which must run out while a
+/// machine sleeps, whatever happens to its wall clock.
+#[must_use]
+pub fn boot_millis() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}

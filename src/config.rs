@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     audit, http, nonce,
-    service::{KeyPolicy, SignerConfig},
+    service::{FleetConfig, KeyPolicy, SignerConfig},
     telemetry, token,
 };
 
@@ -20,6 +20,8 @@ pub struct Config {
     pub token: token::Config,
     #[serde(default)]
     pub ledger: LedgerConfig,
+    #[serde(default)]
+    pub fleet: FleetConfig,
     #[serde(default)]
     pub key_policy: KeyPolicy,
     #[serde(default)]
@@ -39,12 +41,21 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct StateConfig {
     /// A directory only the service can enter.
+    #[serde(default = "default_state_directory")]
     pub directory: PathBuf,
+    /// SHA-256 of the last record of a ledger that does not continue what this appliance has seen,
+    /// and that an operator accepts all the same (a token restored from a backup, on purpose).
+    #[serde(default)]
+    pub accept_ledger_head: Option<String>,
+}
+
+fn default_state_directory() -> PathBuf {
+    PathBuf::from("/var/lib/verification-signer")
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { directory: PathBuf::from("/var/lib/verification-signer") }
+        Self { directory: default_state_directory(), accept_ledger_head: None }
     }
 }
 
@@ -85,6 +96,7 @@ impl Config {
     /// The rules that the types do not hold.
     pub fn check(&self) -> Result<(), String> {
         self.token.check()?;
+        self.fleet.check()?;
         self.key_policy.check()?;
         self.nonce.check()?;
         self.http.check()?;

@@ -89,6 +89,21 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_directory(parent(path))
 }
 
+/// Cuts off what follows the last newline of a file, if there is one.
+pub fn cut_torn_line(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let content = std::fs::read(path)?;
+    let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    if whole < content.len() {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(whole as u64)?;
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
 /// Makes a directory that only its owner can enter, and its parents, if they are missing.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;

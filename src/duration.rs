@@ -11,3 +11,8 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
         de::Error::custom(format_args!("{text:?} is not a duration such as \"90d\", \"1h 30m\" or \"250ms\": {error}"))
     })
 }
+
+/// [`deserialize`] for a key that may be left out.
+pub fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    deserialize(deserializer).map(Some)
+}

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::{
-    durable::AppendLog,
+    durable::{self, AppendLog},
     key::{Ledger, LedgerUnavailable, StoredRecord},
 };
 
@@ -21,8 +21,10 @@ pub struct FileLedger {
 }
 
 impl FileLedger {
-    /// Opens the ledger, or begins an empty one.
+    /// Opens the ledger, or begins an empty one. What follows the last newline is a record whose
+    /// append never returned: it is cut off.
     pub fn open(path: &Path) -> io::Result<Self> {
+        durable::cut_torn_line(path)?;
         Ok(Self { path: path.to_owned(), log: Mutex::new(AppendLog::open(path)?) })
     }
 }
@@ -31,33 +33,39 @@ fn unavailable(error: io::Error) -> LedgerUnavailable {
     LedgerUnavailable(Box::new(error))
 }
 
-fn parse(line: &str) -> StoredRecord {
-    // A damaged line becomes a record that cannot be read, which the fold refuses by its label.
-    let (label, value) = line.split_once('\t').unwrap_or((line, ""));
-    StoredRecord { label: label.to_owned(), value: hex::decode(value).unwrap_or_default() }
+/// Stands where a record's value would.
+const REMOVED: &str = "-";
+
+/// The records that have not been taken back.
+fn parse(text: &str) -> Vec<StoredRecord> {
+    let mut records: Vec<StoredRecord> = Vec::new();
+    for line in text.lines() {
+        // A damaged line becomes a record that cannot be read, which the fold refuses by its label.
+        let (label, value) = line.split_once('\t').unwrap_or((line, ""));
+        if value == REMOVED {
+            records.retain(|record| record.label != label);
+        } else {
+            records.push(StoredRecord { label: label.to_owned(), value: hex::decode(value).unwrap_or_default() });
+        }
+    }
+    records
 }
 
 #[async_trait]
 impl Ledger for FileLedger {
     async fn read(&self) -> Result<Vec<StoredRecord>, LedgerUnavailable> {
-        let text = std::fs::read_to_string(&self.path).map_err(unavailable)?;
-        // The part after the last newline is a record whose append never returned.
-        let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
-        Ok(complete.lines().filter(|line| !line.is_empty()).map(parse).collect())
+        Ok(parse(&std::fs::read_to_string(&self.path).map_err(unavailable)?))
     }
 
     async fn append(&self, record: StoredRecord) -> Result<(), LedgerUnavailable> {
-        let mut log = self.log.lock();
-        let torn = log.tail(1).map_err(unavailable)?.first().is_some_and(|byte| *byte != b'\n');
-        if torn {
-            let error = io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} ends in the middle of a record", self.path.display()),
-            );
-            return Err(unavailable(error));
-        }
         let line = format!("{}\t{}\n", record.label, hex::encode(record.value));
-        log.append(line.as_bytes()).map_err(unavailable)
+        self.log.lock().append(line.as_bytes()).map_err(unavailable)
+    }
+
+    async fn remove(&self, label: &str) -> Result<(), LedgerUnavailable> {
+        // The file only grows: a line without a value takes back what stands before it.
+        let line = format!("{label}\t{REMOVED}\n");
+        self.log.lock().append(line.as_bytes()).map_err(unavailable)
     }
 }
 
@@ -77,12 +85,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_torn_record_does_not_count_and_stops_further_appends() {
+    async fn a_torn_record_is_cut_off_and_removed_ones_do_not_count() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger");
         std::fs::write(&path, "a\t00\nb\t0").unwrap();
         let ledger = FileLedger::open(&path).unwrap();
-        assert_eq!(ledger.read().await.unwrap().len(), 1);
-        assert!(ledger.append(StoredRecord { label: "c".into(), value: vec![1] }).await.is_err());
+        let record = StoredRecord { label: "c".into(), value: vec![1] };
+        ledger.append(record.clone()).await.unwrap();
+        ledger.remove("a").await.unwrap();
+        assert_eq!(ledger.read().await.unwrap(), [record]);
     }
 }

@@ -23,7 +23,7 @@
 //! | composition | [`app`], [`supervisor`], [`config`] | wiring |
 //! | delivery | [`http`] | actix-web |
 //! | use cases | [`service`] | the rules of the product |
-//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`audit`] | PKCS#11; files; Redis |
+//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`fleet`], [`audit`] | PKCS#11; files; Redis |
 //! | foundation | [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`exit_code`] | the operating system |
 //! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`clock`], [`timestamp`] | nothing: no I/O |
 //!
@@ -41,6 +41,7 @@ pub mod durable;
 pub mod duration;
 pub mod evidence;
 pub mod exit_code;
+pub mod fleet;
 pub mod http;
 pub mod key;
 pub mod ledger_file;

@@ -5,13 +5,20 @@ use std::{sync::Arc, time::Duration};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{exit_code::ExitCode, http::Servers, service::Service};
+use crate::{
+    exit_code::ExitCode,
+    http::Servers,
+    service::{Service, upkeep::Upkeep},
+};
 
 /// How often nonces whose window has ended are forgotten.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How often due rotations, warnings and attributes are looked at.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
+
 /// Serves until SIGTERM or SIGINT (0), or until the audit trail fails (70).
-pub async fn run(servers: Servers, service: &Arc<Service>, ready: impl FnOnce()) -> ExitCode {
+pub async fn run(servers: Servers, service: &Arc<Service>, refresh: Duration, ready: impl FnOnce()) -> ExitCode {
     let signals =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::user_defined1()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(rotate)) = signals else {
@@ -20,7 +27,8 @@ pub async fn run(servers: Servers, service: &Arc<Service>, ready: impl FnOnce())
     };
     let stop = servers.stop_handle();
     let mut serving = std::pin::pin!(servers.run());
-    let chores = tokio::spawn(chores(Arc::clone(service), rotate));
+    let chores =
+        [tokio::spawn(chores(Arc::clone(service), rotate)), tokio::spawn(follow_ledger(Arc::clone(service), refresh))];
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     ready();
     let code = tokio::select! {
@@ -38,8 +46,31 @@ pub async fn run(servers: Servers, service: &Arc<Service>, ready: impl FnOnce())
         // Already reported above when it ended with an error.
         let _ = serving.await;
     });
-    chores.abort();
+    for chore in chores {
+        chore.abort();
+        // Waited for, so that it no longer holds the service when the token is closed.
+        let _ = chore.await;
+    }
     code
+}
+
+/// Reads the ledger again and again, so that the lease to sign does not run out and changes by
+/// other appliances are followed.
+async fn follow_ledger(service: Arc<Service>, every: Duration) {
+    let mut healthy = true;
+    loop {
+        tokio::time::sleep(every).await;
+        let result = service.keyring.refresh().await;
+        // One line when it begins to fail and one when it works again, not one a reading.
+        match (&result, healthy) {
+            (Err(error), true) => {
+                tracing::error!(%error, "the key ledger cannot be read: signing stops when the lease ends");
+            }
+            (Ok(_), false) => tracing::info!("the key ledger is readable again"),
+            (Ok(_), true) | (Err(_), false) => {}
+        }
+        healthy = result.is_ok();
+    }
 }
 
 /// What is done beside serving. None of it decides anything: deadlines count at use.
@@ -47,12 +78,15 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
     let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
     let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
+    let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    let mut keeper = Upkeep::default();
     loop {
         tokio::select! {
             _ = alive.tick() => if watchdog.is_some() { notify(&[NotifyState::Watchdog]) },
             _ = cleanup.tick() => if let Err(error) = service.clean_up_nonces().await {
                 tracing::warn!(%error, "nonces could not be cleaned up");
             },
+            _ = upkeep.tick() => keeper.run(&service).await,
             _ = rotate.recv() => match service.audit.rotate(service.clock.now()).await {
                 Ok(closed) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),
                 Err(error) => tracing::error!(%error, "the audit file could not be rotated"),

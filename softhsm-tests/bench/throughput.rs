@@ -1,1 +1,222 @@
-fn main() {}
+//! Attestations a second and CPU an attestation, as ratios to the bare `C_Sign` loop of the same
+//! run on the same token. Server and load share the machine.
+//!
+//! `make bench`; seconds a measurement: `BENCH_SECONDS` (default 5).
+
+#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+#![allow(dead_code, reason = "the support of the tests has more than is measured here")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use cryptoki::{
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    mechanism::Mechanism,
+    object::{Attribute, ObjectClass},
+    session::UserType,
+};
+use serde_json::json;
+use support::{
+    appliance::{Appliance, attestation_request},
+    softhsm::{MODULE, PIN, SoftHsm},
+};
+
+fn seconds() -> Duration {
+    Duration::from_secs(std::env::var("BENCH_SECONDS").map_or(5, |text| text.parse().unwrap()))
+}
+
+fn main() {
+    // The bare loop runs in a process of its own, so that its CPU can be told apart.
+    if let Ok(threads) = std::env::var("BENCH_BARE_THREADS") {
+        return bare(threads.parse().unwrap());
+    }
+    let token = SoftHsm::new();
+    let home = tempfile::tempdir().unwrap();
+    let settings = format!(
+        "[key_policy]\nfirst_key_on_token_serial = \"{}\"\n[nonce]\noutstanding_per_issuer = 2000000\n[log]\nlevel = \"warn\"\n",
+        token.serial
+    );
+    println!("{:<44} {:>10} {:>10} {:>9} {:>9}", "", "per second", "CPU µs", "p50 µs", "p99 µs");
+    // `serve` makes the key; the bare loop then signs with the same one.
+    let info = settings.replace("\"warn\"", "\"info\"");
+    Appliance::serve(&token, &token.config(home.path(), &info)).unwrap().stop();
+    let one = bare_in_child(&token, 1);
+    let two = bare_in_child(&token, 2);
+    show("bare C_Sign, P-256, 1 thread", &one);
+    show("bare C_Sign, P-256, 2 threads", &two);
+    let appliance = Appliance::serve(&token, &token.config(home.path(), &info)).unwrap();
+    for connections in [1, 16, 64] {
+        let full = load(&appliance, connections);
+        show(&format!("attestations, {connections} connections"), &full);
+        println!(
+            "  = {:.2} of the bare rate (1 thread), {:.2} times its CPU",
+            full.rate / one.rate,
+            full.cpu / one.cpu
+        );
+    }
+    appliance.stop();
+}
+
+struct Figures {
+    rate: f64,
+    cpu: f64,
+    p50: f64,
+    p99: f64,
+}
+
+fn show(name: &str, figures: &Figures) {
+    println!("{name:<44} {:>10.0} {:>10.1} {:>9.0} {:>9.0}", figures.rate, figures.cpu, figures.p50, figures.p99);
+}
+
+fn figures(mut latencies: Vec<f64>, elapsed: Duration, cpu: Duration) -> Figures {
+    latencies.sort_by(f64::total_cmp);
+    let count = latencies.len();
+    Figures {
+        rate: count as f64 / elapsed.as_secs_f64(),
+        cpu: cpu.as_secs_f64() * 1e6 / count as f64,
+        p50: latencies[count / 2] * 1e6,
+        p99: latencies[count * 99 / 100] * 1e6,
+    }
+}
+
+/// utime + stime of a process; the clock tick is 100 Hz on Linux.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+fn bare_in_child(token: &SoftHsm, threads: usize) -> Figures {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .env("BENCH_BARE_THREADS", threads.to_string())
+        .env("BENCH_TOKEN", &token.label)
+        .envs(token.environment())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut numbers = text.split_whitespace().map(|number| number.parse::<f64>().unwrap());
+    let mut next = || numbers.next().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    Figures { rate: next(), cpu: next(), p50: next(), p99: next() }
+}
+
+fn bare(threads: usize) {
+    let label = std::env::var("BENCH_TOKEN").unwrap();
+    let context = Pkcs11::new(MODULE).unwrap();
+    context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+    let named = |slot: &_| context.get_token_info(*slot).is_ok_and(|info| info.label().trim_end() == label);
+    let slot = context.get_slots_with_token().unwrap().into_iter().find(named).unwrap();
+    let anchor = context.open_rw_session(slot).unwrap();
+    anchor.login(UserType::User, Some(&PIN.to_owned().into())).unwrap();
+    let begun = Instant::now();
+    let before = cpu_time(std::process::id());
+    let workers: Vec<_> = (0..threads)
+        .map(|_| {
+            let session = context.open_rw_session(slot).unwrap();
+            thread::spawn(move || {
+                let key = session.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY)]).unwrap()[0];
+                let (mut latencies, end) = (Vec::new(), Instant::now() + seconds());
+                while Instant::now() < end {
+                    let call = Instant::now();
+                    session.sign(&Mechanism::Ecdsa, key, &[7; 32]).unwrap();
+                    latencies.push(call.elapsed().as_secs_f64());
+                }
+                latencies
+            })
+        })
+        .collect();
+    let latencies: Vec<f64> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+    let figures = figures(latencies, begun.elapsed(), cpu_time(std::process::id()).saturating_sub(before));
+    println!("{} {} {} {}", figures.rate, figures.cpu, figures.p50, figures.p99);
+}
+
+fn load(appliance: &Appliance, connections: usize) -> Figures {
+    // Nonces are fetched before the measurement; twice as many as the bare token could sign.
+    let wanted = usize::try_from(seconds().as_secs()).unwrap() * 30_000;
+    let mut bodies = Vec::with_capacity(wanted);
+    while bodies.len() < wanted {
+        let batch = json!({ "attestation_type": "email_verification", "count": 1000 });
+        for nonce in appliance.post("/api/v1/nonces/batch", &batch).ok().as_array().unwrap() {
+            bodies.push(serde_json::to_vec(&attestation_request(nonce["nonce"].as_str().unwrap())).unwrap());
+        }
+    }
+    let (bodies, next, stop) = (Arc::new(bodies), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let address = appliance.api.strip_prefix("http://").unwrap().to_owned();
+    let begun = Instant::now();
+    let before = cpu_time(appliance.pid());
+    let clients: Vec<_> = (0..connections)
+        .map(|_| {
+            let (bodies, next, stop, address) =
+                (Arc::clone(&bodies), Arc::clone(&next), Arc::clone(&stop), address.clone());
+            thread::spawn(move || {
+                let mut connection = Connection::open(&address);
+                let mut latencies = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                    let call = Instant::now();
+                    assert_eq!(connection.post("/api/v1/attestations", body), 200);
+                    latencies.push(call.elapsed().as_secs_f64());
+                }
+                latencies
+            })
+        })
+        .collect();
+    thread::sleep(seconds());
+    stop.store(true, Ordering::Relaxed);
+    let latencies: Vec<f64> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    figures(latencies, begun.elapsed(), cpu_time(appliance.pid()).saturating_sub(before))
+}
+
+/// A keep-alive connection that costs the load side as little as possible.
+struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Sends a request and reads the response to its end; returns the status.
+    fn post(&mut self, path: &str, body: &[u8]) -> u16 {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let request = [head.as_bytes(), body].concat();
+        self.stream.get_mut().write_all(&request).unwrap();
+        let (mut status, mut length, mut line) = (0, 0, String::new());
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line).unwrap();
+            let line = line.trim_end();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(rest) = line.strip_prefix("HTTP/1.1 ") {
+                status = rest[..3].parse().unwrap();
+            } else if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).unwrap();
+        status
+    }
+}

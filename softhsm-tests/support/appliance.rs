@@ -18,7 +18,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_verification-signer");
 pub struct Appliance {
     child: Child,
     pub home: PathBuf,
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
     log: PathBuf,
     pub api: String,
     pub metrics: String,
@@ -65,7 +65,7 @@ impl Appliance {
         let temporary = tempfile::tempdir().unwrap();
         let home = temporary.path().to_owned();
         let mut appliance = Self::dev_in(&home);
-        appliance._temporary = Some(temporary);
+        appliance.temporary = Some(temporary);
         appliance
     }
 
@@ -98,7 +98,7 @@ impl Appliance {
         Ok(Self {
             child,
             home: home.to_owned(),
-            _temporary: None,
+            temporary: None,
             log,
             api: format!("http://{api}"),
             metrics: format!("http://{metrics}"),
@@ -178,6 +178,17 @@ impl Appliance {
 
     pub fn post_bytes(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
         answer(self.agent.post(format!("{}{path}", self.api)).header("content-type", content_type).send(body))
+    }
+
+    pub fn put_bytes(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        answer(self.agent.put(format!("{}{path}", self.api)).header("content-type", content_type).send(body))
+    }
+
+    /// Stops it cleanly; what it kept on disk lives as long as the value returned.
+    pub fn stop_and_keep(mut self) -> Option<TempDir> {
+        let temporary = self.temporary.take();
+        self.stop();
+        temporary
     }
 
     /// A fresh nonce for an e-mail attestation.

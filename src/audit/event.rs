@@ -11,15 +11,21 @@ use crate::{client::Client, timestamp::Timestamp};
 pub enum EventType {
     KeyGenerated,
     KeyActivated,
+    KeyRotated,
+    KeyRotationCompleted,
+    KeyRevoked,
+    KeyExpired,
     KeyAccessed,
     AttestationSigned,
     AttestationVerified,
     AttestationRejected,
     NonceCreated,
     NonceRejected,
+    ConfigChanged,
     ServiceStarted,
     ServiceStopped,
     Error,
+    HealthCheck,
     SecurityAlert,
 }
 
@@ -30,15 +36,21 @@ impl EventType {
         match self {
             Self::KeyGenerated => "key_generated",
             Self::KeyActivated => "key_activated",
+            Self::KeyRotated => "key_rotated",
+            Self::KeyRotationCompleted => "key_rotation_completed",
+            Self::KeyRevoked => "key_revoked",
+            Self::KeyExpired => "key_expired",
             Self::KeyAccessed => "key_accessed",
             Self::AttestationSigned => "attestation_signed",
             Self::AttestationVerified => "attestation_verified",
             Self::AttestationRejected => "attestation_rejected",
             Self::NonceCreated => "nonce_created",
             Self::NonceRejected => "nonce_rejected",
+            Self::ConfigChanged => "config_changed",
             Self::ServiceStarted => "service_started",
             Self::ServiceStopped => "service_stopped",
             Self::Error => "error",
+            Self::HealthCheck => "health_check",
             Self::SecurityAlert => "security_alert",
         }
     }
@@ -171,6 +183,13 @@ impl Event {
     #[must_use]
     pub fn pending(mut self) -> Self {
         self.outcome = Outcome::Pending;
+        self
+    }
+
+    /// The same event with another severity.
+    #[must_use]
+    pub fn of_severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
         self
     }
 

@@ -34,15 +34,25 @@ pub(super) fn segments(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// True when the trail in `directory` says that a key was ever generated or used: then an empty
-/// token is a lost, moved or wrong one, and no reason to make a key.
+#[derive(Deserialize)]
+struct Typed<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    outcome: &'a str,
+}
+
+/// True when the trail in `directory` says that a key exists or was used: then an empty token is a
+/// lost, moved or wrong one, and no reason to make a key. An intent without success says nothing.
 pub fn mentions_keys(directory: &Path) -> io::Result<bool> {
-    const SIGNS_OF_KEYS: [&[u8]; 4] =
-        [b"\"key_generated\"", b"\"key_activated\"", b"\"attestation_signed\"", b"\"key_accessed\""];
+    let says_so = |line: &[u8]| {
+        serde_json::from_slice::<Typed<'_>>(line).is_ok_and(|record| {
+            let of_keys = record.kind.starts_with("key_") || record.kind == "attestation_signed";
+            of_keys && record.outcome == "success"
+        })
+    };
     for path in segments(directory)? {
         for line in BufReader::new(File::open(path)?).split(b'\n') {
-            let line = line?;
-            if SIGNS_OF_KEYS.iter().any(|sign| line.windows(sign.len()).any(|window| window == *sign)) {
+            if says_so(&line?) {
                 return Ok(true);
             }
         }

@@ -35,10 +35,13 @@ enum Job {
     Rotate { at: Timestamp, done: oneshot::Sender<Result<PathBuf, Error>> },
 }
 
+/// Event type and severity, as metric labels.
+type Labels = [&'static str; 2];
+
 /// A record encoded by whoever made it, so that the one writer only puts lines together.
 struct Encoded {
     json: Vec<u8>,
-    labels: [&'static str; 2],
+    labels: Labels,
 }
 
 /// The trail, open for appending. Cheap to clone.
@@ -220,7 +223,7 @@ impl Writer {
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    waiting: Vec<([&'static str; 2], oneshot::Sender<Result<Written, Error>>)>,
+    waiting: Vec<(Labels, oneshot::Sender<Result<Written, Error>>)>,
 }
 
 impl Batch {

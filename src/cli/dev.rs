@@ -19,7 +19,7 @@ use crate::{
     durable,
     exit_code::ExitCode,
     http, nonce, secret,
-    service::{KeyPolicy, SignerConfig, first_key::Asker},
+    service::{FleetConfig, KeyPolicy, SignerConfig, first_key::Asker},
     telemetry,
     token::{self, TokenUri, provision},
 };
@@ -176,7 +176,7 @@ fn token_uri(module: &Path, layout: &Layout) -> Result<TokenUri, String> {
 fn random_pin() -> Result<SecretString, String> {
     let mut bytes = zeroize::Zeroizing::new([0u8; 16]);
     getrandom::fill(&mut *bytes).map_err(|error| error.to_string())?;
-    Ok(SecretString::from(hex::encode(&*bytes)))
+    Ok(SecretString::from(hex::encode(*bytes)))
 }
 
 fn save_pin(layout: &Layout, pin: &SecretString) -> Result<(), String> {
@@ -191,9 +191,11 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
             validator_address: crate::attestation::Text::default(),
             service_endpoint: crate::attestation::Text::default(),
         },
-        state: StateConfig { directory: layout.root.clone() },
+        state: StateConfig { directory: layout.root.clone(), accept_ledger_head: None },
         token: token::Config::new(module.to_owned(), uri, layout.pin.clone()),
         ledger: LedgerConfig::Token,
+        // The token is this process's own.
+        fleet: FleetConfig { single: true, ..FleetConfig::default() },
         key_policy: KeyPolicy::default(),
         nonce: nonce::Config::default(),
         audit: audit::Config { directory: layout.audit.clone() },

@@ -23,7 +23,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
             ),
             None => println!("the ledger has keys, but none is active"),
         }
-        app.close()
+        Ok(app.service.token.close()?)
     })
     .map(|()| ExitCode::Success)
     .map_err(|error: StartError| refused(&error, error.exit_code()))

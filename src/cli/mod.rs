@@ -48,6 +48,7 @@ impl ConfigFile {
 
 impl Cli {
     /// Runs the chosen command.
+    #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(file) => file.load().and_then(|config| serve::run(&config)),

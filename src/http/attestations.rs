@@ -4,9 +4,9 @@ use actix_web::{HttpResponse, web};
 use serde_json::json;
 
 use super::{
+    body::StrictJson,
     problem::{INTERNAL, Problem},
     request::Caller,
-    strict_json::StrictJson,
 };
 use crate::{
     attestation::{Attestation, AttestationRequest},

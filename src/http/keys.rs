@@ -1,10 +1,14 @@
 //! `/api/v1/keys`: what there is, in which state, and the public halves in the forms people use.
 
 use actix_web::{HttpResponse, web};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use x509_cert::der::pem::{LineEnding, encode_string};
 
-use super::problem::{NO_SUCH_ACTIVE_KEY, Problem};
+use super::{
+    body::Pem,
+    problem::{NO_SUCH_ACTIVE_KEY, Problem},
+    request::Caller,
+};
 use crate::{
     key::{Algorithm, KeyEntry, KeyId, KeyState},
     service::{Error, Service},
@@ -25,7 +29,26 @@ pub(super) struct KeyView {
     expires_at: Timestamp,
     /// Seconds since activation.
     age_seconds: Option<i64>,
+    /// End of the overlap, for a key that was replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlap_until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retired_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation: Option<RevocationView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private_key_destroyed_at: Option<Timestamp>,
     token: TokenView,
+}
+
+/// Why a key is revoked.
+#[derive(Serialize)]
+struct RevocationView {
+    revoked_at: Timestamp,
+    reason: String,
+    initiated_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compromised_at: Option<Timestamp>,
 }
 
 /// Where the key object stands, in the words of pkcs11-tool.
@@ -51,6 +74,15 @@ impl KeyView {
             not_before: key.not_before,
             expires_at: key.not_after,
             age_seconds: key.activated_at.map(|activated| now.seconds_since(activated)),
+            overlap_until: key.overlap_until,
+            retired_at: key.retired_at.or(key.overlap_until.filter(|until| now >= *until)),
+            revocation: key.revoked.as_ref().map(|revoked| RevocationView {
+                revoked_at: revoked.at,
+                reason: revoked.reason.clone(),
+                initiated_by: revoked.initiated_by.clone(),
+                compromised_at: revoked.compromised_at,
+            }),
+            private_key_destroyed_at: key.destroyed_at,
             token: TokenView {
                 serial: key.token_serial.clone(),
                 object_label: key.label.clone(),
@@ -70,6 +102,7 @@ pub async fn list(service: web::Data<Service>) -> HttpResponse {
 
 /// `GET /api/v1/keys/active`
 pub async fn active(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
+    service.keyring.freshen().await?;
     let now = service.clock.now();
     match service.keyring.active(now) {
         Ok(key) => Ok(HttpResponse::Ok().json(KeyView::new(&key, now))),
@@ -92,9 +125,54 @@ pub async fn public_pem(service: web::Data<Service>, key_id: web::Path<String>) 
 /// `GET /api/v1/keys/{key_id}/certificate.pem`
 pub async fn certificate_pem(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let key = service.keyring.find_by_text(&key_id)?;
-    let der = service.token.certificate(key.object_id.clone()).await.map_err(Error::from)?;
-    let der = der.ok_or_else(|| Error::NoCertificate(key.id.clone()))?;
-    let pem = encode_string("CERTIFICATE", LineEnding::LF, &der)
-        .map_err(|_| Error::Internal("a certificate that has no PEM form"))?;
+    let chain = service.token.certificates(key.object_id.clone()).await.map_err(Error::from)?;
+    if chain.is_empty() {
+        return Err(Error::NoCertificate(key.id.clone()).into());
+    }
+    let pem: Result<String, _> = chain.iter().map(|der| encode_string("CERTIFICATE", LineEnding::LF, der)).collect();
+    let pem = pem.map_err(|_| Error::Internal("a certificate that has no PEM form"))?;
     Ok(HttpResponse::Ok().content_type("application/x-pem-file").body(pem))
+}
+
+/// `PUT /api/v1/keys/{key_id}/certificate.pem`: the chain that a CA has issued for the key, the
+/// key's own certificate first.
+pub async fn install_chain(
+    service: web::Data<Service>,
+    caller: Caller,
+    key_id: web::Path<String>,
+    body: Pem,
+) -> Result<HttpResponse, Problem> {
+    service.install_chain(&caller.0, &key_id, &body.0).await?;
+    certificate_pem(service, key_id).await
+}
+
+/// `GET /api/v1/keys/{key_id}/csr.pem`: a PKCS#10 request, signed in the token.
+pub async fn csr_pem(
+    service: web::Data<Service>,
+    caller: Caller,
+    key_id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let der = service.certificate_request(&caller.0, &key_id).await?;
+    let pem = encode_string("CERTIFICATE REQUEST", LineEnding::LF, &der)
+        .map_err(|_| Error::Internal("a request that has no PEM form"))?;
+    Ok(HttpResponse::Ok().content_type("application/x-pem-file").body(pem))
+}
+
+/// `?challenge=` of the evidence.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceQuery {
+    #[serde(default)]
+    challenge: Option<String>,
+}
+
+/// `GET /api/v1/keys/{key_id}/evidence`: what the token says of the key, and a fresh proof.
+pub async fn evidence(
+    service: web::Data<Service>,
+    caller: Caller,
+    key_id: web::Path<String>,
+    query: web::Query<EvidenceQuery>,
+) -> Result<HttpResponse, Problem> {
+    let evidence = service.evidence(&caller.0, &key_id, query.into_inner().challenge.as_deref()).await?;
+    Ok(HttpResponse::Ok().json(evidence))
 }

@@ -2,17 +2,19 @@
 //! `problem.rs` is the only place with error status codes.
 
 pub mod attestations;
+pub mod body;
 pub mod exposition;
 pub mod health;
 pub mod jwks;
 pub mod keys;
+pub mod lifecycle;
 pub mod nonces;
 pub mod opaque;
 pub mod problem;
 mod request;
+pub mod rotations;
 pub mod server;
 pub mod signer;
-pub mod strict_json;
 
 use std::{net::SocketAddr, time::Duration};
 

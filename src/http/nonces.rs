@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{problem::Problem, request::Caller, strict_json::StrictJson};
+use super::{body::StrictJson, problem::Problem, request::Caller};
 use crate::{
     attestation::{AttestationType, strict},
     nonce::Issued,

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{problem::Problem, request::Caller, strict_json::StrictJson};
+use super::{body::StrictJson, problem::Problem, request::Caller};
 use crate::{
     attestation::Text,
     key::Signature,

@@ -56,6 +56,24 @@ kinds! {
         "Use its public key: GET /api/v1/keys/{key_id}/public.pem.";
     KEY_MAY_NOT_SIGN = "key-may-not-sign", CONFLICT, "The key does not sign in its present state",
         "Leave key_id out to sign with the active key.";
+    UNKNOWN_ROTATION = "unknown-rotation", NOT_FOUND, "There is no such rotation",
+        "List the rotations with GET /api/v1/rotations.";
+    CHANGE_IN_PROGRESS = "change-in-progress", CONFLICT, "Another change of the keys is running",
+        "Repeat the request when it has finished; a revocation never has to wait.";
+    ROTATION_IN_PROGRESS = "rotation-in-progress", CONFLICT, "A rotation is in progress",
+        "Complete it (POST /api/v1/rotations/{id}/complete), cancel it, or set emergency to true.";
+    ROTATION_REFUSED = "rotation-refused", CONFLICT, "The checks before a rotation did not pass",
+        "Correct the item that is named; dry_run shows all of them.";
+    ROTATION_ENDED = "rotation-ended", CONFLICT, "The rotation is over",
+        "Nothing has to be done.";
+    OVERLAP_RUNNING = "overlap-running", CONFLICT, "The overlap has not ended",
+        "Wait until it has, or send {\"force\": true}.";
+    TOO_MANY_PENDING = "too-many-pending-keys", CONFLICT, "Enough keys have been generated ahead",
+        "Rotate, which activates one of them.";
+    KEY_MAY_STILL_SIGN = "key-may-still-sign", CONFLICT, "The key may still sign",
+        "Only retired and revoked keys are destroyed: rotate or revoke first.";
+    RETENTION_RUNNING = "retention-running", CONFLICT, "The key is to be kept for a while",
+        "Wait until then, or send {\"force\": true}.";
     NONCE_NOT_FOUND = "nonce-not-found", UNPROCESSABLE_ENTITY, "The nonce was never issued here, or is forgotten",
         "Fetch a new nonce with POST /api/v1/nonces.";
     NONCE_ALREADY_USED = "nonce-already-used", CONFLICT, "The nonce was spent on something else",
@@ -197,7 +215,28 @@ impl From<Error> for Problem {
                     Self::new(&KEY_MAY_NOT_SIGN, format!("Key {id} is {}.", state.as_str()))
                 }
             },
+            Error::UnknownRotation(id) => Self::new(&UNKNOWN_ROTATION, format!("There is no rotation {id:?}.")),
+            Error::ChangeInProgress | Error::LostRace => Self::new(&CHANGE_IN_PROGRESS, ""),
+            Error::RotationInProgress { rotation } => {
+                Self::new(&ROTATION_IN_PROGRESS, format!("{rotation} is in progress."))
+            }
+            Error::Preflight { item, detail } => Self::new(&ROTATION_REFUSED, format!("{item} failed: {detail}.")),
+            Error::RotationEnded { rotation, status } => Self::new(&ROTATION_ENDED, format!("{rotation} is {status}.")),
+            Error::OverlapRunning { rotation, until } => {
+                Self::new(&OVERLAP_RUNNING, format!("The overlap of {rotation} runs until {until}."))
+            }
+            Error::TooManyPending { limit } => Self::new(&TOO_MANY_PENDING, format!("{limit} keys are pending.")),
+            Error::KeyMayStillSign { id, state } => {
+                Self::new(&KEY_MAY_STILL_SIGN, format!("Key {id} is {}.", state.as_str()))
+            }
+            Error::RetentionRunning { id, until } => {
+                Self::new(&RETENTION_RUNNING, format!("Key {id} is kept until {until}."))
+            }
+            Error::StaleLedger | Error::LedgerRolledBack | Error::FleetLock(_) => {
+                Self::new(&TOKEN_UNAVAILABLE, "").retry_after(2)
+            }
             Error::NoActiveKey => Self::new(&NOTHING_CAN_SIGN, "").retry_after(60),
+            Error::Chain(invalid) => Self::field("(body)", invalid.to_string()),
             Error::NoCertificate(id) => Self::new(&NO_CERTIFICATE, format!("Key {id} has none.")),
             Error::NonceStore(_) => Self::new(&NONCE_STORE_UNAVAILABLE, "").retry_after(2),
             Error::Token(crate::token::Error::Busy | crate::token::Error::Deadline(_)) => {

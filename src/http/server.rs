@@ -1,6 +1,12 @@
 //! The two listeners: the API, and the metrics on a port of their own.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{Ready, ready},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{
     App, HttpResponse, HttpServer, Resource,
@@ -11,8 +17,8 @@ use actix_web::{
 };
 
 use super::{
-    Config, MetricsConfig, attestations, exposition, health, jwks, keys, nonces, opaque, problem, request, signer,
-    strict_json,
+    Config, MetricsConfig, attestations, body, exposition, health, jwks, keys, lifecycle, nonces, opaque, problem,
+    request, rotations, signer,
 };
 use crate::service::Service;
 
@@ -35,7 +41,7 @@ impl Servers {
         let api = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&api_service)))
-                .app_data(web::PayloadConfig::new(strict_json::MAX_BODY_BYTES))
+                .app_data(web::PayloadConfig::new(body::MAX_BODY_BYTES))
                 .wrap(from_fn(request::identify))
                 .configure(routes)
                 .default_service(web::to(problem::not_found))
@@ -105,11 +111,26 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/.well-known/jwks.json", jwks::jwks))
         .service(get("/problems/{name}", problem::explain))
         .service(get("/api/v1/signer", signer::signer))
-        .service(get("/api/v1/keys", keys::list))
+        .service(get_and_post("/api/v1/keys", keys::list, lifecycle::generate))
         .service(get("/api/v1/keys/active", keys::active))
+        .service(post("/api/v1/keys/rotate", lifecycle::rotate))
+        .service(post("/api/v1/keys/emergency", lifecycle::emergency))
         .service(get("/api/v1/keys/{key_id}", keys::one))
         .service(get("/api/v1/keys/{key_id}/public.pem", keys::public_pem))
-        .service(get("/api/v1/keys/{key_id}/certificate.pem", keys::certificate_pem))
+        .service(
+            web::resource("/api/v1/keys/{key_id}/certificate.pem")
+                .route(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(keys::certificate_pem))
+                .route(web::put().to(keys::install_chain))
+                .default_service(web::to(|| refuse("GET, HEAD, PUT"))),
+        )
+        .service(get("/api/v1/keys/{key_id}/csr.pem", keys::csr_pem))
+        .service(get("/api/v1/keys/{key_id}/evidence", keys::evidence))
+        .service(post("/api/v1/keys/{key_id}/revoke", lifecycle::revoke))
+        .service(post("/api/v1/keys/{key_id}/destroy", lifecycle::destroy))
+        .service(get("/api/v1/rotations", rotations::list))
+        .service(get("/api/v1/rotations/{rotation_id}", rotations::one))
+        .service(post("/api/v1/rotations/{rotation_id}/complete", rotations::complete))
+        .service(post("/api/v1/rotations/{rotation_id}/cancel", rotations::cancel))
         .service(post("/api/v1/nonces", nonces::issue))
         .service(post("/api/v1/nonces/batch", nonces::issue_batch))
         .service(get("/api/v1/nonce/stats", nonces::stats))
@@ -133,6 +154,23 @@ where
         .default_service(web::to(|| refuse("GET, HEAD")))
 }
 
+/// A path that is read and posted to.
+fn get_and_post<G, GArgs, P, PArgs>(path: &str, getter: G, poster: P) -> Resource
+where
+    G: Handler<GArgs>,
+    GArgs: actix_web::FromRequest + 'static,
+    G::Output: actix_web::Responder + 'static,
+    P: Handler<PArgs>,
+    PArgs: actix_web::FromRequest + 'static,
+    P::Output: actix_web::Responder + 'static,
+{
+    let get_or_head = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(path.to_owned())
+        .route(web::route().guard(get_or_head).to(getter))
+        .route(web::post().to(poster))
+        .default_service(web::to(|| refuse("GET, HEAD, POST")))
+}
+
 fn post<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,
@@ -142,6 +180,6 @@ where
     web::resource(path.to_owned()).route(web::post().to(handler)).default_service(web::to(|| refuse("POST")))
 }
 
-async fn refuse(allow: &'static str) -> HttpResponse {
-    problem::method_not_allowed(allow)
+fn refuse(allow: &'static str) -> Ready<HttpResponse> {
+    ready(problem::method_not_allowed(allow))
 }

@@ -31,6 +31,10 @@ pub async fn signer(service: web::Data<Service>) -> HttpResponse {
                 "algorithm": service.policy.key.algorithm,
                 "maximum_age_seconds": service.policy.key.maximum_age_seconds(),
                 "warn_age_seconds": service.policy.key.warn_age_seconds(),
+                "overlap_seconds": service.policy.key.overlap_seconds(),
+                "minimum_notice_seconds": service.policy.key.minimum_notice_seconds(),
+                "maximum_pending": service.policy.key.maximum_pending,
+                "retention_seconds": service.policy.key.retention_seconds(),
             },
             "nonce": {
                 "window_seconds": service.policy.nonce_window.as_secs(),

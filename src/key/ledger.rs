@@ -18,4 +18,7 @@ pub trait Ledger: Send + Sync {
 
     /// Adds one record; returns when it is stored.
     async fn append(&self, record: StoredRecord) -> Result<(), LedgerUnavailable>;
+
+    /// Removes what stands under this label. Only intents are ever removed.
+    async fn remove(&self, label: &str) -> Result<(), LedgerUnavailable>;
 }

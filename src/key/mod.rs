@@ -3,9 +3,12 @@
 
 pub mod algorithm;
 pub mod id;
+pub mod intent;
 pub mod ledger;
 pub mod public;
 pub mod record;
+pub mod revocation;
+pub mod rotation;
 pub mod standing;
 pub mod state;
 
@@ -14,5 +17,7 @@ pub use id::{KeyId, SignerId};
 pub use ledger::{Ledger, LedgerUnavailable};
 pub use public::{PublicKey, Signature};
 pub use record::{Event, Record};
+pub use revocation::{Revocation, RevocationReason};
+pub use rotation::{Rotation, RotationStatus};
 pub use standing::{KeyEntry, LedgerError, Standing, StoredRecord};
 pub use state::KeyState;

@@ -4,16 +4,21 @@
 //! Record ::= SEQUENCE {
 //!   version   INTEGER (1),
 //!   sequence  INTEGER,            -- 1, 2, 3 ... within one signer's ledger
+//!   fence     INTEGER,            -- of the fleet lock under which it was written
 //!   time      GeneralizedTime,
 //!   signer    UTF8String,
 //!   actor     UTF8String,
 //!   previous  OCTET STRING,       -- SHA-256 of the record before, 32 zero bytes for the first
 //!   event     CHOICE {
-//!     keyGenerated  [0] EXPLICIT KeyGenerated,
-//!     keyActivated  [1] EXPLICIT KeyActivated } }
+//!     keyGenerated       [0] EXPLICIT KeyGenerated,
+//!     keyActivated       [1] EXPLICIT KeyActivated,
+//!     rotationCompleted  [2] EXPLICIT RotationCompleted,
+//!     rotationCancelled  [3] EXPLICIT RotationCancelled,
+//!     keyDestroyed       [4] EXPLICIT KeyDestroyed } }
 //! ```
 //!
-//! `openssl asn1parse -inform DER` reads every field. Records are only ever added.
+//! `openssl asn1parse -inform DER` reads every field. Records are only ever added. Revocations are
+//! no part of this chain ([`super::revocation`]): they must not wait for, or lose to, anything.
 
 use der::{
     Choice, Decode, Encode, Sequence,
@@ -34,6 +39,7 @@ pub const GENESIS: [u8; 32] = [0; 32];
 pub struct Record {
     pub version: u8,
     pub sequence: u64,
+    pub fence: u64,
     pub time: GeneralizedTime,
     pub signer: String,
     pub actor: String,
@@ -48,6 +54,12 @@ pub enum Event {
     KeyGenerated(KeyGenerated),
     #[asn1(context_specific = "1", constructed = "true", tag_mode = "EXPLICIT")]
     KeyActivated(KeyActivated),
+    #[asn1(context_specific = "2", constructed = "true", tag_mode = "EXPLICIT")]
+    RotationCompleted(RotationCompleted),
+    #[asn1(context_specific = "3", constructed = "true", tag_mode = "EXPLICIT")]
+    RotationCancelled(RotationCancelled),
+    #[asn1(context_specific = "4", constructed = "true", tag_mode = "EXPLICIT")]
+    KeyDestroyed(KeyDestroyed),
 }
 
 /// A key pair was generated inside the token.
@@ -77,9 +89,44 @@ pub struct KeyGenerated {
     pub omitted: Vec<String>,
 }
 
-/// A pending key became the active one.
+/// A pending key became the active one: the commit point of every rotation. The key that was
+/// active until now is `rotating` until `overlapUntil`, and retired from then on.
+///
+/// ```asn1
+/// KeyActivated ::= SEQUENCE {
+///   key           INTEGER,
+///   overlapUntil  GeneralizedTime,   -- the record's own time when there is no overlap
+///   emergency     BOOLEAN,           -- ends every rotation in progress
+///   reason        UTF8String,
+///   initiatedBy   UTF8String,
+///   notes         UTF8String }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Sequence)]
 pub struct KeyActivated {
+    pub key: u32,
+    pub overlap_until: GeneralizedTime,
+    pub emergency: bool,
+    pub reason: String,
+    pub initiated_by: String,
+    pub notes: String,
+}
+
+/// The overlap of the rotation to `key` was ended: by its deadline, or before it by force.
+#[derive(Clone, Debug, PartialEq, Eq, Sequence)]
+pub struct RotationCompleted {
+    pub key: u32,
+    pub forced: bool,
+}
+
+/// The rotation to `key` was taken back: the key before it is active again, `key` is retired.
+#[derive(Clone, Debug, PartialEq, Eq, Sequence)]
+pub struct RotationCancelled {
+    pub key: u32,
+}
+
+/// The private key object of `key` was destroyed on the token.
+#[derive(Clone, Debug, PartialEq, Eq, Sequence)]
+pub struct KeyDestroyed {
     pub key: u32,
 }
 
@@ -110,6 +157,9 @@ impl Event {
         match self {
             Self::KeyGenerated(_) => "key-generated",
             Self::KeyActivated(_) => "key-activated",
+            Self::RotationCompleted(_) => "rotation-completed",
+            Self::RotationCancelled(_) => "rotation-cancelled",
+            Self::KeyDestroyed(_) => "key-destroyed",
         }
     }
 }

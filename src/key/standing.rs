@@ -1,4 +1,4 @@
-//! The state of every key: the fold of the ledger's records.
+//! The state of every key: the fold of the ledger's records and revocations.
 //!
 //! A reader that has the records needs nothing else. Whatever does not fold (an unreadable record,
 //! a gap, a step that the rules forbid) is an error and never skipped: the standing of a key must
@@ -6,10 +6,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use der::asn1::OctetString;
+
 use crate::{
     key::{
         Algorithm, Event, KeyId, KeyState, PublicKey, Record, SignerId,
+        intent::GenerationIntent,
         record::{self, GENESIS, KeyActivated, KeyGenerated, from_generalized_time, to_generalized_time},
+        revocation::Revocation,
+        rotation::{Rotation, RotationStatus},
     },
     timestamp::Timestamp,
 };
@@ -27,6 +32,20 @@ pub struct KeyEntry {
     pub not_before: Timestamp,
     pub not_after: Timestamp,
     pub activated_at: Option<Timestamp>,
+    /// When the key stops (or stopped) being `rotating`; `None` while it was never replaced.
+    pub overlap_until: Option<Timestamp>,
+    pub retired_at: Option<Timestamp>,
+    pub revoked: Option<Revoked>,
+    pub destroyed_at: Option<Timestamp>,
+}
+
+/// The revocation that counts: the earliest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    pub at: Timestamp,
+    pub reason: String,
+    pub initiated_by: String,
+    pub compromised_at: Option<Timestamp>,
 }
 
 impl KeyEntry {
@@ -34,11 +53,27 @@ impl KeyEntry {
     /// has run since.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> KeyState {
-        match self.activated_at {
-            _ if now >= self.not_after => KeyState::Expired,
-            Some(_) => KeyState::Active,
-            None => KeyState::Pending,
+        if self.revoked.is_some() {
+            return KeyState::Revoked;
         }
+        if self.retired_at.is_some() {
+            return KeyState::Retired;
+        }
+        match (self.activated_at, self.overlap_until) {
+            (_, Some(until)) if now >= until => KeyState::Retired,
+            _ if now >= self.not_after => KeyState::Expired,
+            (_, Some(_)) => KeyState::Rotating,
+            (Some(_), None) => KeyState::Active,
+            (None, None) => KeyState::Pending,
+        }
+    }
+
+    /// When the key stopped signing for good, if it has.
+    #[must_use]
+    pub fn ended_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let revoked = self.revoked.as_ref().map(|revoked| revoked.at);
+        let overlap = self.overlap_until.filter(|until| now >= *until);
+        [revoked, self.retired_at, overlap].into_iter().flatten().min()
     }
 
     /// The key's algorithm.
@@ -48,15 +83,18 @@ impl KeyEntry {
     }
 }
 
-/// All keys of one signer, and where its ledger ends.
+/// All keys and rotations of one signer, and where its ledger ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     signer: SignerId,
     keys: BTreeMap<u32, Arc<KeyEntry>>,
+    rotations: BTreeMap<u32, Rotation>,
     active: Option<u32>,
     /// SHA-256 of every record that counts, in order: the ledger's length and head.
     digests: Vec<[u8; 32]>,
+    fence: u64,
     superseded: Vec<String>,
+    intents: Vec<GenerationIntent>,
 }
 
 /// Why records do not fold into a standing.
@@ -70,6 +108,8 @@ pub enum LedgerError {
     Unlinked { sequence: u64 },
     #[error("ledger record {sequence} ({event}) contradicts the records before it: {detail}")]
     Contradiction { sequence: u64, event: &'static str, detail: &'static str },
+    #[error("key {key} is revoked but was never generated: the ledger lost its records")]
+    RevokedUnknown { key: u32 },
 }
 
 /// A record as it is stored: its label, and its bytes.
@@ -79,30 +119,70 @@ pub struct StoredRecord {
     pub value: Vec<u8>,
 }
 
+/// What the records are, sorted by kind.
+#[derive(Default)]
+struct Sorted {
+    chain: BTreeMap<u64, Vec<([u8; 32], Record)>>,
+    revocations: Vec<Revocation>,
+    intents: Vec<GenerationIntent>,
+}
+
+impl Sorted {
+    fn of(signer: &SignerId, stored: impl IntoIterator<Item = StoredRecord>) -> Result<Self, LedgerError> {
+        let mut sorted = Self::default();
+        for StoredRecord { label, value } in stored {
+            let unreadable = || LedgerError::Unreadable { label: label.clone() };
+            if Revocation::is_label(&label) {
+                let revocation = Revocation::from_bytes(&value).ok_or_else(unreadable)?;
+                if revocation.signer == signer.as_str() {
+                    sorted.revocations.push(revocation);
+                }
+            } else if GenerationIntent::is_label(&label) {
+                // A torn intent names nothing that could be destroyed: it only stays unexplained.
+                if let Some(intent) =
+                    GenerationIntent::from_bytes(&value).filter(|intent| intent.signer == signer.as_str())
+                {
+                    sorted.intents.push(intent);
+                }
+            } else {
+                let record = Record::from_bytes(&value).ok_or_else(unreadable)?;
+                if record.signer == signer.as_str() {
+                    sorted.chain.entry(record.sequence).or_default().push((record::digest(&value), record));
+                }
+            }
+        }
+        Ok(sorted)
+    }
+}
+
 impl Standing {
     /// The standing of a signer whose ledger has no records.
     #[must_use]
     pub fn empty(signer: SignerId) -> Self {
-        Self { signer, keys: BTreeMap::new(), active: None, digests: Vec::new(), superseded: Vec::new() }
+        Self {
+            signer,
+            keys: BTreeMap::new(),
+            rotations: BTreeMap::new(),
+            active: None,
+            digests: Vec::new(),
+            fence: 0,
+            superseded: Vec::new(),
+            intents: Vec::new(),
+        }
     }
 
     /// Folds `stored` records, in any order. Records of other signers on the same token are left
-    /// out; where two appliances wrote the same sequence, the one with the smaller SHA-256 counts
-    /// for every reader, and the other is listed in [`Standing::superseded`].
+    /// out. Where two appliances wrote the same sequence, the one with the higher fence counts for
+    /// every reader (an appliance whose lock ran out while it slept writes with a lower one), then
+    /// the smaller SHA-256; the other is listed in [`Standing::superseded`].
     pub fn fold(signer: &SignerId, stored: impl IntoIterator<Item = StoredRecord>) -> Result<Self, LedgerError> {
-        let mut by_sequence: BTreeMap<u64, Vec<([u8; 32], Record)>> = BTreeMap::new();
-        for StoredRecord { label, value } in stored {
-            let record = Record::from_bytes(&value).ok_or(LedgerError::Unreadable { label })?;
-            if record.signer == signer.as_str() {
-                by_sequence.entry(record.sequence).or_default().push((record::digest(&value), record));
-            }
-        }
+        let sorted = Sorted::of(signer, stored)?;
         let mut standing = Self::empty(signer.clone());
-        for (sequence, mut candidates) in by_sequence {
+        for (sequence, mut candidates) in sorted.chain {
             if sequence != standing.last_sequence() + 1 {
                 return Err(LedgerError::Gap { sequence: standing.last_sequence() + 1 });
             }
-            candidates.sort_unstable_by_key(|(digest, _)| *digest);
+            candidates.sort_unstable_by_key(|(digest, record)| (std::cmp::Reverse(record.fence), *digest));
             let (follows, stray): (Vec<_>, Vec<_>) =
                 candidates.into_iter().partition(|(_, record)| record.previous.as_bytes() == standing.head());
             let mut follows = follows.into_iter();
@@ -110,41 +190,157 @@ impl Standing {
                 return Err(LedgerError::Unlinked { sequence });
             };
             standing.superseded.extend(follows.chain(stray).map(|(_, loser)| loser.label()));
-            standing.apply(&record, digest)?;
+            standing.apply(&record)?;
+            standing.digests.push(digest);
+            standing.fence = standing.fence.max(record.fence);
         }
+        for revocation in &sorted.revocations {
+            standing.revoke(revocation)?;
+        }
+        standing.intents = sorted.intents;
         Ok(standing)
     }
 
-    /// Adds one record that follows the current head.
-    fn apply(&mut self, record: &Record, digest: [u8; 32]) -> Result<(), LedgerError> {
+    /// Applies one record that follows the current head.
+    fn apply(&mut self, record: &Record) -> Result<(), LedgerError> {
         let contradiction =
             |detail| LedgerError::Contradiction { sequence: record.sequence, event: record.event.name(), detail };
+        let time = from_generalized_time(&record.time);
         match &record.event {
             Event::KeyGenerated(generated) => {
                 if generated.key != self.next_key_sequence() {
                     return Err(contradiction("key sequences must follow one another"));
                 }
                 let entry =
-                    self.entry(generated, record).ok_or_else(|| contradiction("its public key cannot be read"))?;
+                    self.entry(generated, time).ok_or_else(|| contradiction("its public key cannot be read"))?;
                 self.keys.insert(generated.key, Arc::new(entry));
+                Ok(())
             }
-            Event::KeyActivated(KeyActivated { key }) => {
-                if self.active.is_some() {
-                    return Err(contradiction("another key is active"));
+            Event::KeyActivated(activated) => self.activate(activated, time).map_err(contradiction),
+            Event::RotationCompleted(completed) => {
+                let rotation = self.open_rotation(completed.key).map_err(contradiction)?;
+                rotation.completed_at = Some(time);
+                rotation.forced = completed.forced;
+                if let Some(from) = rotation.from {
+                    self.retire(from, time);
                 }
-                let entry = self.keys.get_mut(key).ok_or_else(|| contradiction("the key was never generated"))?;
-                if entry.activated_at.is_some() {
-                    return Err(contradiction("the key was active before"));
-                }
-                Arc::make_mut(entry).activated_at = Some(from_generalized_time(&record.time));
-                self.active = Some(*key);
+                Ok(())
+            }
+            Event::RotationCancelled(cancelled) => self.cancel(cancelled.key, time).map_err(contradiction),
+            Event::KeyDestroyed(destroyed) => {
+                let key =
+                    self.keys.get_mut(&destroyed.key).ok_or_else(|| contradiction("the key was never generated"))?;
+                // Whatever it was: without its private half it is at most retired.
+                let key = Arc::make_mut(key);
+                key.destroyed_at.get_or_insert(time);
+                key.retired_at.get_or_insert(time);
+                Ok(())
             }
         }
-        self.digests.push(digest);
+    }
+
+    /// The new key is active from `time`; the one before it rotates out until the overlap ends.
+    fn activate(&mut self, activated: &KeyActivated, time: Timestamp) -> Result<(), &'static str> {
+        let is_first = self.keys.values().all(|key| key.activated_at.is_none());
+        let key = self.keys.get_mut(&activated.key).ok_or("the key was never generated")?;
+        if key.activated_at.is_some() {
+            return Err("the key was active before");
+        }
+        if key.destroyed_at.is_some() {
+            return Err("the key was destroyed");
+        }
+        Arc::make_mut(key).activated_at = Some(time);
+        let until = from_generalized_time(&activated.overlap_until);
+        if activated.emergency {
+            self.end_open_rotations(time);
+        }
+        let from = self.active.replace(activated.key);
+        if let Some(key) = from.and_then(|from| self.keys.get_mut(&from)) {
+            Arc::make_mut(key).overlap_until = Some(until);
+        }
+        let rotation = Rotation {
+            to: activated.key,
+            from,
+            started_at: time,
+            overlap_until: until,
+            emergency: activated.emergency,
+            reason: activated.reason.clone(),
+            initiated_by: activated.initiated_by.clone(),
+            notes: activated.notes.clone(),
+            // Without an overlap there is nothing left to complete.
+            completed_at: (until <= time).then_some(time),
+            cancelled_at: None,
+            forced: false,
+        };
+        // The first key follows no other: making it is no rotation.
+        if !is_first {
+            self.rotations.insert(activated.key, rotation);
+        }
         Ok(())
     }
 
-    fn entry(&self, generated: &KeyGenerated, record: &Record) -> Option<KeyEntry> {
+    /// An emergency ends every overlap: no key but the new one is left in use.
+    fn end_open_rotations(&mut self, time: Timestamp) {
+        let mut ended = Vec::new();
+        for rotation in self.rotations.values_mut().filter(|rotation| rotation.is_open()) {
+            rotation.completed_at = Some(time);
+            rotation.forced = true;
+            ended.extend(rotation.from);
+        }
+        for key in ended {
+            self.retire(key, time);
+        }
+    }
+
+    /// The newest rotation, if it is the one to `key` and nothing has ended it.
+    fn open_rotation(&mut self, key: u32) -> Result<&mut Rotation, &'static str> {
+        self.rotations.get_mut(&key).filter(|rotation| rotation.is_open()).ok_or("no such rotation is open")
+    }
+
+    fn cancel(&mut self, key: u32, time: Timestamp) -> Result<(), &'static str> {
+        if self.active != Some(key) {
+            return Err("the rotation's key is not the active one");
+        }
+        let rotation = self.open_rotation(key)?;
+        let from = rotation.from.ok_or("there is no key to go back to")?;
+        if time >= rotation.overlap_until {
+            return Err("the overlap has ended");
+        }
+        if self.keys.get(&from).is_none_or(|key| key.destroyed_at.is_some()) {
+            return Err("the key to go back to was destroyed");
+        }
+        let rotation = self.open_rotation(key)?;
+        rotation.cancelled_at = Some(time);
+        self.retire(key, time);
+        if let Some(back) = self.keys.get_mut(&from) {
+            Arc::make_mut(back).overlap_until = None;
+        }
+        self.active = Some(from);
+        Ok(())
+    }
+
+    fn retire(&mut self, key: u32, time: Timestamp) {
+        if let Some(key) = self.keys.get_mut(&key) {
+            Arc::make_mut(key).retired_at.get_or_insert(time);
+        }
+    }
+
+    /// Adds a revocation. The earliest of several counts.
+    fn revoke(&mut self, revocation: &Revocation) -> Result<(), LedgerError> {
+        let entry = self.keys.get_mut(&revocation.key).ok_or(LedgerError::RevokedUnknown { key: revocation.key })?;
+        let at = from_generalized_time(&revocation.time);
+        if entry.revoked.as_ref().is_none_or(|earlier| at < earlier.at) {
+            Arc::make_mut(entry).revoked = Some(Revoked {
+                at,
+                reason: revocation.reason.clone(),
+                initiated_by: revocation.initiated_by.clone(),
+                compromised_at: revocation.compromised_at.as_ref().map(from_generalized_time),
+            });
+        }
+        Ok(())
+    }
+
+    fn entry(&self, generated: &KeyGenerated, time: Timestamp) -> Option<KeyEntry> {
         let public_key = PublicKey::from_spki_der(generated.public_key.as_bytes()).ok()?;
         (public_key.algorithm().curve_oid() == generated.curve).then(|| KeyEntry {
             id: KeyId { signer: self.signer.clone(), sequence: generated.key },
@@ -153,23 +349,28 @@ impl Standing {
             public_key,
             token_serial: generated.token_serial.clone(),
             omitted: generated.omitted.clone(),
-            generated_at: from_generalized_time(&record.time),
+            generated_at: time,
             not_before: from_generalized_time(&generated.not_before),
             not_after: from_generalized_time(&generated.not_after),
             activated_at: None,
+            overlap_until: None,
+            retired_at: None,
+            revoked: None,
+            destroyed_at: None,
         })
     }
 
-    /// The record that would append `event` to this ledger.
+    /// The record that would append `event` to this ledger, under the fleet lock with this fence.
     #[must_use]
-    pub fn next_record(&self, event: Event, actor: &str, now: Timestamp) -> Record {
+    pub fn next_record(&self, event: Event, fence: u64, actor: &str, now: Timestamp) -> Record {
         Record {
             version: record::VERSION,
             sequence: self.last_sequence() + 1,
+            fence,
             time: to_generalized_time(now),
             signer: self.signer.as_str().to_owned(),
             actor: actor.to_owned(),
-            previous: der::asn1::OctetString::new(*self.head()).expect("32 bytes are a valid octet string"),
+            previous: OctetString::new(*self.head()).expect("32 bytes are a valid octet string"),
             event,
         }
     }
@@ -180,10 +381,12 @@ impl Standing {
         self.keys.last_key_value().map_or(1, |(last, _)| last + 1)
     }
 
-    /// The key that was activated last and not replaced since, whatever the clock says of it.
+    /// The key that was activated last and not replaced or revoked since, whatever the clock says.
     #[must_use]
     pub fn active(&self) -> Option<&Arc<KeyEntry>> {
-        self.active.and_then(|sequence| self.keys.get(&sequence))
+        self.active
+            .and_then(|sequence| self.keys.get(&sequence))
+            .filter(|key| key.revoked.is_none() && key.destroyed_at.is_none())
     }
 
     /// A key by its id.
@@ -193,8 +396,32 @@ impl Standing {
     }
 
     /// All keys, oldest first.
+    #[must_use]
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Arc<KeyEntry>> {
         self.keys.values()
+    }
+
+    /// Keys generated ahead and not yet in use, oldest first.
+    pub fn pending(&self, now: Timestamp) -> impl Iterator<Item = &Arc<KeyEntry>> {
+        self.keys.values().filter(move |key| key.state(now) == KeyState::Pending)
+    }
+
+    /// All rotations, oldest first.
+    #[must_use]
+    pub fn rotations(&self) -> impl DoubleEndedIterator<Item = &Rotation> {
+        self.rotations.values()
+    }
+
+    /// The rotation to this key.
+    #[must_use]
+    pub fn rotation(&self, to: u32) -> Option<&Rotation> {
+        self.rotations.get(&to)
+    }
+
+    /// The rotation whose overlap is running at `now`.
+    #[must_use]
+    pub fn rotation_in_progress(&self, now: Timestamp) -> Option<&Rotation> {
+        self.rotations.values().rev().find(|rotation| rotation.status(now) == RotationStatus::InProgress)
     }
 
     /// True when no key was ever recorded.
@@ -221,112 +448,25 @@ impl Standing {
         self.digests.last().unwrap_or(&GENESIS)
     }
 
+    /// The highest fence of any record.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.fence
+    }
+
     /// Labels of records that lost a race and do not count.
     #[must_use]
     pub fn superseded(&self) -> &[String] {
         &self.superseded
     }
+
+    /// Intents to generate keys that are still on the token.
+    #[must_use]
+    pub fn intents(&self) -> &[GenerationIntent] {
+        &self.intents
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use der::asn1::OctetString;
-    use p256::elliptic_curve::sec1::ToSec1Point;
-
-    fn signer() -> SignerId {
-        SignerId::parse("s").unwrap()
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_unix_seconds(1_700_000_000 + second).unwrap()
-    }
-
-    fn generated(key: u32) -> Event {
-        let point = p256::AffinePoint::GENERATOR.to_sec1_point(false);
-        let public_key = PublicKey::from_ec_point(Algorithm::P256, point.as_bytes()).unwrap();
-        Event::KeyGenerated(KeyGenerated {
-            key,
-            object_id: OctetString::new([7; 16]).unwrap(),
-            label: format!("s:{key} P-256"),
-            curve: Algorithm::P256.curve_oid(),
-            public_key: OctetString::new(public_key.to_spki_der()).unwrap(),
-            not_before: to_generalized_time(at(0)),
-            not_after: to_generalized_time(at(1000)),
-            token_serial: "01".into(),
-            omitted: vec!["CKA_COPYABLE".into()],
-        })
-    }
-
-    fn stored(record: &Record) -> StoredRecord {
-        StoredRecord { label: record.label(), value: record.to_bytes() }
-    }
-
-    fn ledger() -> Vec<StoredRecord> {
-        let first = Standing::empty(signer()).next_record(generated(1), "init", at(0));
-        let standing = Standing::fold(&signer(), [stored(&first)]).unwrap();
-        let second = standing.next_record(Event::KeyActivated(KeyActivated { key: 1 }), "init", at(1));
-        vec![stored(&first), stored(&second)]
-    }
-
-    #[test]
-    fn records_survive_encoding() {
-        for record in ledger() {
-            assert_eq!(Record::from_bytes(&record.value).unwrap().to_bytes(), record.value);
-        }
-    }
-
-    #[test]
-    fn the_fold_does_not_depend_on_the_order_of_reading() {
-        let forward = Standing::fold(&signer(), ledger()).unwrap();
-        let backward = Standing::fold(&signer(), ledger().into_iter().rev()).unwrap();
-        assert_eq!(forward, backward);
-        assert_eq!(forward.active().unwrap().state(at(2)), KeyState::Active);
-    }
-
-    #[test]
-    fn a_key_past_its_end_date_is_expired_without_any_timer() {
-        let standing = Standing::fold(&signer(), ledger()).unwrap();
-        assert_eq!(standing.active().unwrap().state(at(999)), KeyState::Active);
-        assert_eq!(standing.active().unwrap().state(at(1000)), KeyState::Expired);
-    }
-
-    #[test]
-    fn a_missing_damaged_or_altered_record_is_an_error() {
-        let mut records = ledger();
-        assert!(matches!(Standing::fold(&signer(), [records[1].clone()]), Err(LedgerError::Gap { sequence: 1 })));
-        records[0].value.truncate(20);
-        assert!(matches!(Standing::fold(&signer(), records), Err(LedgerError::Unreadable { .. })));
-        for byte in 0..ledger()[0].value.len() {
-            let mut records = ledger();
-            records[0].value[byte] ^= 1;
-            // A changed signer name makes the record another signer's, which leaves a gap here.
-            assert!(Standing::fold(&signer(), records).is_err(), "byte {byte}");
-        }
-    }
-
-    #[test]
-    fn of_two_records_with_one_sequence_every_reader_takes_the_same() {
-        let first = Standing::empty(signer()).next_record(generated(1), "a", at(0));
-        let rival = Standing::empty(signer()).next_record(generated(1), "b", at(0));
-        let one = Standing::fold(&signer(), [stored(&first), stored(&rival)]).unwrap();
-        let other = Standing::fold(&signer(), [stored(&rival), stored(&first)]).unwrap();
-        assert_eq!(one, other);
-        assert_eq!(one.superseded().len(), 1);
-    }
-
-    #[test]
-    fn a_second_active_key_or_an_unknown_one_contradicts_the_ledger() {
-        let standing = Standing::fold(&signer(), ledger()).unwrap();
-        for event in [
-            Event::KeyActivated(KeyActivated { key: 1 }),
-            Event::KeyActivated(KeyActivated { key: 9 }),
-            generated(1),
-            generated(3),
-        ] {
-            let mut records = ledger();
-            records.push(stored(&standing.next_record(event, "x", at(2))));
-            assert!(matches!(Standing::fold(&signer(), records), Err(LedgerError::Contradiction { .. })));
-        }
-    }
-}
+#[path = "standing_tests.rs"]
+mod tests;

@@ -78,6 +78,7 @@ impl Service {
     async fn pipeline(&self, client: Client, request: AttestationRequest) -> Result<SignedAttestation, Error> {
         let now = self.clock.now();
         let permit = self.policy.permit_attestation(client, request, now)?;
+        self.keyring.freshen().await?;
         let key = self.keyring.active(now)?;
 
         let begun = Instant::now();
@@ -85,7 +86,7 @@ impl Service {
         self.metrics.nonce_validate_latency.observe(begun.elapsed().as_secs_f64());
         let spent = match spend? {
             Spend::Fresh(spent) => spent,
-            Spend::Repeated(answer) => return self.repeat(permit, answer),
+            Spend::Repeated(answer) => return self.repeat(permit, &answer),
         };
         self.metrics.nonce_used.inc();
 
@@ -112,13 +113,33 @@ impl Service {
     ) -> Result<(Signature, Timestamp, u64), Error> {
         let verified = self.token.sign(&KeyRef::from(key), order).await?;
         let created = self.clock.now();
-        // The key's standing is looked at again: its end may have come while the token worked.
         self.keyring.still_active(&key.id, created)?;
-        let event = signed_event(order, key, created);
-        let recorded = self.audit.record_signature(event, verified.digest()).await?;
+        let recorded = self.audit.record_signature(signed_event(order, key, created), verified.digest()).await?;
+        // The key's standing once more, since the disk may have taken its time: a key that was
+        // revoked meanwhile releases nothing, and the record is followed by one that says so.
+        if let Err(error) = self.keyring.still_active(&key.id, self.clock.now()) {
+            self.note_discarded(order, key, recorded.sequence()).await?;
+            return Err(error);
+        }
         let (_, signature) =
             verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
         Ok((signature, created, recorded.sequence()))
+    }
+
+    async fn note_discarded(&self, order: &SigningOrder, key: &KeyEntry, sequence: u64) -> Result<(), Error> {
+        let event = Event::of_client(
+            EventType::AttestationRejected,
+            "discard",
+            order.statement.id.as_str(),
+            &order.client,
+            self.clock.now(),
+        )
+        .failed(Severity::Warning)
+        .detail("key_id", key.id.to_string())
+        .detail("reason", "key_no_longer_active")
+        .detail("discarded_sequence", sequence);
+        self.audit.record(event).await?;
+        Ok(())
     }
 
     async fn deliver(
@@ -145,7 +166,7 @@ impl Service {
     }
 
     /// The same answer again, put together from what was kept: no second signature is made.
-    fn repeat(&self, permit: AttestationPermit, answer: Answer) -> Result<SignedAttestation, Error> {
+    fn repeat(&self, permit: AttestationPermit, answer: &Answer) -> Result<SignedAttestation, Error> {
         let id = KeyId::parse(&answer.key_id).ok_or(Error::Internal("a kept answer names no key"))?;
         let key = self.keyring.find(&id)?;
         if !key.state(self.clock.now()).may_verify() {
@@ -155,7 +176,7 @@ impl Service {
         period.issued_at = answer.issued_at;
         period.expires_at = answer.expires_at;
         let statement = request.into_statement(self.signer.issuer(&key), period);
-        Ok(complete(statement, &key, &answer))
+        Ok(complete(statement, &key, answer))
     }
 
     /// Counts a refusal and puts it on record. The refusal stands whether or not that succeeds.

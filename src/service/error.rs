@@ -2,9 +2,11 @@
 
 use crate::{
     attestation::InvalidField,
-    audit,
+    audit, fleet,
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
-    nonce, token,
+    nonce,
+    timestamp::Timestamp,
+    token,
 };
 
 /// Why a request was not done.
@@ -22,6 +24,35 @@ pub enum Error {
     KeyMayNotSign { id: KeyId, state: KeyState },
     #[error("no key is active")]
     NoActiveKey,
+    /// The last reading of the ledger is too old to sign by.
+    #[error("the key ledger could not be read within the lease")]
+    StaleLedger,
+    #[error("the key ledger does not continue what was seen before")]
+    LedgerRolledBack,
+    #[error("another appliance changed the keys at the same time")]
+    LostRace,
+    #[error("another lifecycle operation is running")]
+    ChangeInProgress,
+    #[error("the fleet lock is not usable: {0}")]
+    FleetLock(#[source] fleet::Error),
+    #[error("pre-flight: {item} ({detail})")]
+    Preflight { item: &'static str, detail: String },
+    #[error("{rotation} is in progress")]
+    RotationInProgress { rotation: String },
+    #[error("no rotation {0:?}")]
+    UnknownRotation(String),
+    #[error("{rotation} is {status}")]
+    RotationEnded { rotation: String, status: &'static str },
+    #[error("the overlap of {rotation} runs until {until}")]
+    OverlapRunning { rotation: String, until: Timestamp },
+    #[error("{limit} keys are pending already")]
+    TooManyPending { limit: usize },
+    #[error("key {id} is {state:?} and may still sign")]
+    KeyMayStillSign { id: KeyId, state: KeyState },
+    #[error("key {id} is kept until {until}")]
+    RetentionRunning { id: KeyId, until: Timestamp },
+    #[error("certificate chain: {0}")]
+    Chain(token::InvalidChain),
     #[error("no certificate is stored for key {0}")]
     NoCertificate(KeyId),
     #[error("the nonce store is not usable: {0}")]
@@ -57,10 +88,30 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Field(_) | Self::UnknownKey(_) | Self::KeyMayNotSign { .. } | Self::NoCertificate(_) => Class::Caller,
-            Self::Nonce(nonce::Refusal::StoreFull) | Self::InProgress => Class::Busy,
-            Self::Nonce(_) => Class::Caller,
-            Self::NoActiveKey | Self::NonceStore(_) | Self::LedgerUnavailable(_) | Self::Ledger(_) => Class::Dependency,
+            Self::Nonce(nonce::Refusal::StoreFull) | Self::InProgress | Self::Audit(audit::Error::Busy) => Class::Busy,
+            Self::Field(_)
+            | Self::Nonce(_)
+            | Self::UnknownKey(_)
+            | Self::KeyMayNotSign { .. }
+            | Self::NoCertificate(_)
+            | Self::Chain(_)
+            | Self::LostRace
+            | Self::ChangeInProgress
+            | Self::Preflight { .. }
+            | Self::RotationInProgress { .. }
+            | Self::UnknownRotation(_)
+            | Self::RotationEnded { .. }
+            | Self::OverlapRunning { .. }
+            | Self::TooManyPending { .. }
+            | Self::KeyMayStillSign { .. }
+            | Self::RetentionRunning { .. } => Class::Caller,
+            Self::NoActiveKey
+            | Self::StaleLedger
+            | Self::LedgerRolledBack
+            | Self::FleetLock(_)
+            | Self::NonceStore(_)
+            | Self::LedgerUnavailable(_)
+            | Self::Ledger(_) => Class::Dependency,
             Self::Token(error) => match error {
                 token::Error::Busy | token::Error::Deadline(_) => Class::Busy,
                 token::Error::BadSignature => Class::Fatal,
@@ -74,7 +125,6 @@ impl Error {
                 | token::Error::KeyPolicy(_)
                 | token::Error::Call(_) => Class::Dependency,
             },
-            Self::Audit(audit::Error::Busy) => Class::Busy,
             Self::Audit(audit::Error::Failed) | Self::Internal(_) => Class::Fatal,
         }
     }
@@ -90,6 +140,19 @@ impl Error {
             Self::KeyMayNotSign { .. } => "key_may_not_sign",
             Self::NoActiveKey => "no_active_key",
             Self::NoCertificate(_) => "no_certificate",
+            Self::Chain(_) => "certificate_chain",
+            Self::StaleLedger => "stale_ledger",
+            Self::LedgerRolledBack => "ledger_rolled_back",
+            Self::LostRace | Self::ChangeInProgress => "change_in_progress",
+            Self::FleetLock(_) => "fleet_lock",
+            Self::Preflight { .. } => "preflight",
+            Self::RotationInProgress { .. } => "rotation_in_progress",
+            Self::UnknownRotation(_) => "unknown_rotation",
+            Self::RotationEnded { .. } => "rotation_ended",
+            Self::OverlapRunning { .. } => "overlap_running",
+            Self::TooManyPending { .. } => "too_many_pending",
+            Self::KeyMayStillSign { .. } => "key_may_still_sign",
+            Self::RetentionRunning { .. } => "retention_running",
             Self::NonceStore(_) => "nonce_store",
             Self::Token(token::Error::BadSignature) => "bad_signature",
             Self::Token(token::Error::Busy) => "token_busy",
@@ -105,6 +168,15 @@ impl Error {
 impl From<token::Error> for Error {
     fn from(error: token::Error) -> Self {
         Self::Token(error)
+    }
+}
+
+impl From<fleet::Error> for Error {
+    fn from(error: fleet::Error) -> Self {
+        match error {
+            fleet::Error::Held => Self::ChangeInProgress,
+            fleet::Error::Unavailable(_) => Self::FleetLock(error),
+        }
     }
 }
 

@@ -3,7 +3,12 @@
 
 use std::path::PathBuf;
 
-use crate::{audit, key::Standing, service::marker::Marker};
+use crate::{
+    audit,
+    key::Standing,
+    service::{janitor, marker::Marker},
+    token::KeyObject,
+};
 
 /// Who asks for a first key.
 #[derive(Clone, Debug)]
@@ -12,6 +17,17 @@ pub enum Asker {
     Person { command: &'static str },
     /// `serve`, with the serial for which the configuration allows it, if it does.
     Configuration { allowed_serial: Option<String> },
+}
+
+impl Asker {
+    /// The actor in ledger and audit trail.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Person { command } => command,
+            Self::Configuration { .. } => "serve",
+        }
+    }
 }
 
 /// Why no key is made on an empty token.
@@ -45,8 +61,8 @@ pub enum Refusal {
 pub struct Findings<'a> {
     pub standing: &'a Standing,
     pub token_serial: &'a str,
-    /// Labels of key objects of this signer.
-    pub key_labels: &'a [String],
+    /// Key objects of this signer.
+    pub key_objects: &'a [KeyObject],
     pub marker: &'a Marker,
     pub audit: &'a audit::Config,
 }
@@ -65,8 +81,10 @@ pub fn permit(asker: &Asker, findings: &Findings<'_>) -> Result<(), Refusal> {
         Ok(true) => return Err(Refusal::AuditTrail(directory())),
         Err(source) => return Err(Refusal::AuditUnreadable { path: directory(), source }),
     }
-    if !findings.key_labels.is_empty() {
-        return Err(Refusal::Orphans(findings.key_labels.join(", ")));
+    let unexplained = janitor::unexplained(findings.standing, findings.key_objects);
+    if !unexplained.is_empty() {
+        let labels: Vec<_> = unexplained.iter().map(|object| object.label.as_str()).collect();
+        return Err(Refusal::Orphans(labels.join(", ")));
     }
     match asker {
         Asker::Person { .. } => Ok(()),

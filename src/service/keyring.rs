@@ -1,32 +1,85 @@
-//! The keys of this signer: the ledger's fold, kept at hand, and the operations that extend it.
+//! The keys of this signer: the ledger's fold, kept at hand and fresh.
+//!
+//! # The lease
+//!
+//! Other appliances may change the ledger at any time. So this one signs only within a lease: a
+//! short time since the *beginning* of its last good reading of the whole ledger. Whoever revokes a
+//! key waits one lease after the revocation is on the token; from then on no appliance can hold an
+//! older view that still lets it sign. No server is needed for that, and no message has to arrive.
+//! The lease is measured on the boot-time clock, which goes on while a machine sleeps.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use der::asn1::OctetString;
+use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::{
-    audit::{Audit, Event as AuditEvent, EventType},
-    clock::Clock,
-    key::{
-        Algorithm, Event, KeyEntry, KeyId, Ledger, SignerId, Standing, StoredRecord,
-        record::{KeyActivated, KeyGenerated, to_generalized_time},
-    },
-    service::{Error, KeyPolicy, marker::Marker},
+    clock::boot_millis,
+    key::{Event, KeyEntry, KeyId, Ledger, SignerId, Standing, StoredRecord, revocation::Revocation},
+    service::{Error, marker::Marker},
     timestamp::Timestamp,
-    token::{GenerateRequest, KeyRef, Token},
 };
 
-/// The standing of all keys, and the way to change it.
+/// `[fleet]` of the configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FleetConfig {
+    /// True when no other appliance uses this token: then a revocation need not wait.
+    pub single: bool,
+    /// How old the last reading of the ledger may be when a signature is released. The same on
+    /// every appliance of a fleet.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub lease: Duration,
+    /// How often the ledger is read again.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub refresh: Duration,
+}
+
+impl Default for FleetConfig {
+    fn default() -> Self {
+        Self { single: false, lease: Duration::from_millis(1500), refresh: Duration::from_millis(400) }
+    }
+}
+
+impl FleetConfig {
+    /// The rules that the types do not hold.
+    pub fn check(&self) -> Result<(), String> {
+        let bounds = Duration::from_millis(200)..=Duration::from_secs(10);
+        if !bounds.contains(&self.lease) {
+            return Err("fleet.lease must be between 200ms and 10s".into());
+        }
+        if self.refresh < Duration::from_millis(20) || self.refresh * 2 > self.lease {
+            return Err("fleet.refresh must be between 20ms and half of fleet.lease".into());
+        }
+        Ok(())
+    }
+
+    /// How long a revocation waits until no older view of the ledger can sign.
+    #[must_use]
+    pub fn settle_time(&self) -> Duration {
+        // Clocks that count milliseconds may each be one off.
+        if self.single { Duration::ZERO } else { self.lease + Duration::from_millis(20) }
+    }
+}
+
+/// The standing of all keys.
 pub struct Keyring {
     signer: SignerId,
     standing: ArcSwap<Standing>,
     ledger: Arc<dyn Ledger>,
-    token: Arc<Token>,
     marker: Marker,
-    /// One lifecycle operation at a time.
-    changing: Mutex<()>,
+    lease: Duration,
+    /// Boot-time milliseconds at which the last good reading began.
+    read_at: AtomicU64,
+    /// The records of the last reading: an unchanged ledger is not folded again.
+    reading: Mutex<Vec<StoredRecord>>,
 }
 
 impl Keyring {
@@ -34,18 +87,26 @@ impl Keyring {
     pub async fn load(
         signer: SignerId,
         ledger: Arc<dyn Ledger>,
-        token: Arc<Token>,
         marker: Marker,
+        lease: Duration,
     ) -> Result<Self, Error> {
-        let standing = Standing::fold(&signer, ledger.read().await?)?;
-        Ok(Self {
+        let keyring = Self {
+            standing: ArcSwap::from_pointee(Standing::empty(signer.clone())),
             signer,
-            standing: ArcSwap::from_pointee(standing),
             ledger,
-            token,
             marker,
-            changing: Mutex::default(),
-        })
+            lease,
+            read_at: AtomicU64::new(0),
+            reading: Mutex::default(),
+        };
+        keyring.refresh().await?;
+        Ok(keyring)
+    }
+
+    /// The signer whose keys these are.
+    #[must_use]
+    pub fn signer(&self) -> &SignerId {
+        &self.signer
     }
 
     /// All keys as of the last reading.
@@ -54,8 +115,26 @@ impl Keyring {
         self.standing.load_full()
     }
 
-    /// The key that may sign at `now`.
+    /// True while the last reading is young enough to sign by.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        let age = boot_millis().saturating_sub(self.read_at.load(Ordering::Acquire));
+        u128::from(age) < self.lease.as_millis()
+    }
+
+    /// Makes sure that the last reading is young enough, by reading again where it is not.
+    pub async fn freshen(&self) -> Result<(), Error> {
+        if !self.is_fresh() {
+            self.refresh().await?;
+        }
+        Ok(())
+    }
+
+    /// The key that may sign at `now`, by a fresh reading.
     pub fn active(&self, now: Timestamp) -> Result<Arc<KeyEntry>, Error> {
+        if !self.is_fresh() {
+            return Err(Error::StaleLedger);
+        }
         let standing = self.standing.load();
         let key = standing.active().ok_or(Error::NoActiveKey)?;
         let state = key.state(now);
@@ -83,89 +162,49 @@ impl Keyring {
         self.find(&id)
     }
 
-    /// Reads the ledger again, refuses one that has become shorter, and remembers how far it goes.
+    /// Reads the ledger again; refuses one that has become shorter or lost a revocation.
     pub async fn refresh(&self) -> Result<Arc<Standing>, Error> {
-        let standing = Arc::new(Standing::fold(&self.signer, self.ledger.read().await?)?);
-        self.marker.check(&standing)?;
-        self.marker.update(&standing)?;
-        self.standing.store(Arc::clone(&standing));
-        Ok(standing)
+        // One reading at a time: the later one would otherwise overtake with older records.
+        let mut last = self.reading.lock().await;
+        let begun = boot_millis();
+        let mut records = self.ledger.read().await?;
+        records.sort_unstable_by(|a, b| (&a.label, &a.value).cmp(&(&b.label, &b.value)));
+        let unchanged = *last == records && self.read_at.load(Ordering::Acquire) != 0;
+        if !unchanged {
+            let standing = Standing::fold(&self.signer, records.iter().cloned())?;
+            self.marker.check(&standing)?;
+            self.marker.update(&standing)?;
+            self.standing.store(Arc::new(standing));
+            *last = records;
+        }
+        self.read_at.store(begun, Ordering::Release);
+        Ok(self.standing())
     }
 
-    /// Checks the active key against the token: it is there, its attributes hold, its public half
-    /// is the recorded one (a signature proves it).
-    pub async fn prove_active(&self, now: Timestamp, proof: impl crate::evidence::Warrant) -> Result<(), Error> {
-        let Ok(key) = self.active(now) else { return Ok(()) };
-        self.token.sign(&KeyRef::from(&*key), proof).await?;
-        Ok(())
+    /// Appends one record under the fleet lock with this fence, and reads everything back: what
+    /// counts is what the token now says.
+    pub async fn append(&self, event: Event, fence: u64, actor: &str, now: Timestamp) -> Result<Arc<Standing>, Error> {
+        let record = self.standing.load().next_record(event, fence, actor, now);
+        let stored = StoredRecord { label: record.label(), value: record.to_bytes() };
+        let (sequence, digest) = (record.sequence, crate::key::record::digest(&stored.value));
+        self.ledger.append(stored).await?;
+        let standing = self.refresh().await?;
+        if standing.digest_at(sequence) == Some(&digest) { Ok(standing) } else { Err(Error::LostRace) }
     }
 
-    /// Generates a key and makes it the active one. The commit points are the two ledger records:
-    /// before the first, a crash leaves objects that nothing names; between them, a pending key.
-    pub async fn generate_and_activate(&self, order: NewKey<'_>, audit: &Audit, clock: &Clock) -> Result<KeyId, Error> {
-        let _changing = self.changing.lock().await;
-        let standing = self.standing.load_full();
-        let now = clock.now().truncated_to_seconds();
-        let id = KeyId { signer: self.signer.clone(), sequence: standing.next_key_sequence() };
-        let intent =
-            AuditEvent::of_service(EventType::KeyGenerated, "generate", id.to_string(), now).by(order.actor).pending();
-        audit.record(intent).await?;
-        let not_after = now.plus_seconds(order.policy.maximum_age_seconds());
-        let request = GenerateRequest { id: id.clone(), algorithm: order.algorithm, not_before: now, not_after };
-        let generated = self.token.generate(request).await?;
-        let record = KeyGenerated {
-            key: id.sequence,
-            object_id: octets(generated.object_id),
-            label: generated.label,
-            curve: order.algorithm.curve_oid(),
-            public_key: octets(generated.public_key.to_spki_der()),
-            not_before: to_generalized_time(now),
-            not_after: to_generalized_time(not_after),
-            token_serial: self.token.identity().serial.clone(),
-            omitted: generated.omitted,
-        };
-        let standing = self.append(&standing, Event::KeyGenerated(record), order.actor, now).await?;
-        audit.record(lifecycle_event(EventType::KeyGenerated, "generate", &id, &order, now)).await?;
-        self.append(&standing, Event::KeyActivated(KeyActivated { key: id.sequence }), order.actor, now).await?;
-        audit.record(lifecycle_event(EventType::KeyActivated, "activate", &id, &order, now)).await?;
-        Ok(id)
-    }
-
-    /// Appends one record and reads everything back: what counts is what the token now says.
-    async fn append(
-        &self,
-        standing: &Standing,
-        event: Event,
-        actor: &str,
-        now: Timestamp,
-    ) -> Result<Arc<Standing>, Error> {
-        let record = standing.next_record(event, actor, now);
-        self.ledger.append(StoredRecord { label: record.label(), value: record.to_bytes() }).await?;
+    /// Adds a revocation; from its return on it is on the token.
+    pub async fn append_revocation(&self, revocation: &Revocation) -> Result<Arc<Standing>, Error> {
+        self.ledger.append(StoredRecord { label: revocation.label(), value: revocation.to_bytes() }).await?;
         self.refresh().await
     }
-}
 
-/// A key that is wanted, and who wants it.
-#[derive(Clone, Copy, Debug)]
-pub struct NewKey<'a> {
-    pub algorithm: Algorithm,
-    pub policy: &'a KeyPolicy,
-    pub actor: &'a str,
-}
+    /// Adds or removes the intent to generate a key.
+    pub async fn append_intent(&self, intent: &crate::key::intent::GenerationIntent) -> Result<(), Error> {
+        Ok(self.ledger.append(StoredRecord { label: intent.label(), value: intent.to_bytes() }).await?)
+    }
 
-fn lifecycle_event(
-    kind: EventType,
-    action: &'static str,
-    id: &KeyId,
-    order: &NewKey<'_>,
-    now: Timestamp,
-) -> AuditEvent {
-    AuditEvent::of_service(kind, action, id.to_string(), now)
-        .by(order.actor)
-        .detail("key_id", id.to_string())
-        .detail("algorithm", order.algorithm.as_str())
-}
-
-fn octets(bytes: Vec<u8>) -> OctetString {
-    OctetString::new(bytes).expect("far below DER's length limits")
+    /// Removes an intent that has been carried out or cleaned up.
+    pub async fn remove_intent(&self, intent: &crate::key::intent::GenerationIntent) -> Result<(), Error> {
+        Ok(self.ledger.remove(&intent.label()).await?)
+    }
 }

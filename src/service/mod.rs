@@ -3,13 +3,18 @@
 
 pub mod attest;
 pub mod error;
+pub mod evidence;
 pub mod first_key;
+pub mod janitor;
 pub mod keyring;
+pub mod lifecycle;
 pub mod marker;
 pub mod nonces;
 pub mod opaque;
 pub mod policy;
 pub mod readiness;
+pub mod revoke;
+pub mod upkeep;
 pub mod verify;
 
 use std::sync::Arc;
@@ -17,13 +22,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 pub use error::{Class, Error};
-pub use keyring::Keyring;
+pub use keyring::{FleetConfig, Keyring};
 pub use policy::{KeyPolicy, Policy};
 
 use crate::{
     attestation::{Issuer, Text},
     audit::Audit,
     clock::Clock,
+    fleet::FleetLock,
     key::{KeyEntry, SignerId},
     metrics::Metrics,
     nonce,
@@ -72,6 +78,7 @@ pub struct Service {
     pub signer: SignerConfig,
     pub policy: Policy,
     pub keyring: Keyring,
+    pub fleet: Arc<dyn FleetLock>,
     pub nonces: Arc<dyn nonce::Store>,
     pub audit: Audit,
     pub token: Arc<Token>,

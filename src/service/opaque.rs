@@ -44,6 +44,12 @@ impl OpaqueOrder {
         Ok(Self { pae: pae(&payload_type(purpose), data) })
     }
 
+    /// A challenge that only whoever has the key can sign.
+    #[must_use]
+    pub fn proof_of_possession(payload_type: &str, challenge: &str) -> Self {
+        Self { pae: pae(payload_type, challenge.as_bytes()) }
+    }
+
     /// A canary: proves that a key signs, and is worth nothing to anyone.
     #[must_use]
     pub fn canary(label: &str) -> Self {
@@ -88,6 +94,7 @@ impl Service {
         key_id: Option<&str>,
         purpose: &str,
     ) -> Result<SignedOpaque, Error> {
+        self.keyring.freshen().await?;
         let now = self.clock.now();
         let key = match key_id {
             None => self.keyring.active(now)?,
@@ -101,8 +108,8 @@ impl Service {
             .detail("key_id", key.id.to_string())
             .detail("purpose", purpose);
         let verified = self.token.sign(&KeyRef::from(&*key), order).await?;
-        self.keyring.still_active(&key.id, self.clock.now())?;
         let recorded = self.audit.record_signature(event, verified.digest()).await?;
+        self.keyring.still_active(&key.id, self.clock.now())?;
         let (_, signature) =
             verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
         Ok(SignedOpaque { signature, key, audit_sequence: recorded.sequence() })
@@ -140,6 +147,7 @@ impl Service {
 
     /// Signs and verifies a canary with the active key. The signature stays inside.
     pub async fn test_signing(&self, client: &Client) -> Result<std::sync::Arc<KeyEntry>, Error> {
+        self.keyring.freshen().await?;
         let now = self.clock.now();
         let key = self.keyring.active(now)?;
         let order = OpaqueOrder::canary(&now.to_string());

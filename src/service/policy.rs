@@ -26,6 +26,22 @@ pub struct KeyPolicy {
     /// From this age on, health and metrics warn.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub warn_age: Duration,
+    /// How long the old key still verifies as `rotating` after a rotation; less than the age.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub overlap: Duration,
+    /// A successor generated ahead should be published this long before it is activated.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub minimum_notice: Duration,
+    /// Keys generated ahead, at most.
+    pub maximum_pending: usize,
+    /// How long the private key of a retired or revoked key is kept before it may be destroyed.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub retention: Duration,
+    /// Rotate without being asked when the active key has this age. Left out: never.
+    #[serde(deserialize_with = "crate::duration::optional")]
+    pub rotate_at_age: Option<Duration>,
+    /// Complete rotations without being asked when their overlap has ended.
+    pub complete_automatically: bool,
     /// `serve` makes the first key only on the token with this serial, and only when nothing says
     /// that keys ever existed. Left out: it never does.
     pub first_key_on_token_serial: Option<String>,
@@ -38,6 +54,12 @@ impl Default for KeyPolicy {
             algorithm: Algorithm::P256,
             maximum_age: Duration::from_secs(90 * DAY),
             warn_age: Duration::from_secs(80 * DAY),
+            overlap: Duration::from_secs(7 * DAY),
+            minimum_notice: Duration::from_secs(3 * DAY),
+            maximum_pending: 2,
+            retention: Duration::from_secs(30 * DAY),
+            rotate_at_age: None,
+            complete_automatically: true,
             first_key_on_token_serial: None,
         }
     }
@@ -53,7 +75,40 @@ impl KeyPolicy {
         if self.warn_age > self.maximum_age {
             return Err("key_policy.warn_age must not be above key_policy.maximum_age".into());
         }
+        if self.overlap >= self.maximum_age {
+            return Err("key_policy.overlap must be less than key_policy.maximum_age".into());
+        }
+        if self.rotate_at_age.is_some_and(|age| age >= self.maximum_age) {
+            return Err("key_policy.rotate_at_age must be less than key_policy.maximum_age".into());
+        }
+        if self.retention.as_secs() > TEN_YEARS {
+            return Err("key_policy.retention must be at most 10 years".into());
+        }
         Ok(())
+    }
+
+    /// The overlap in whole seconds.
+    #[must_use]
+    pub fn overlap_seconds(&self) -> i64 {
+        i64::try_from(self.overlap.as_secs()).expect("checked: less than the maximum age")
+    }
+
+    /// The minimum notice in whole seconds.
+    #[must_use]
+    pub fn minimum_notice_seconds(&self) -> i64 {
+        i64::try_from(self.minimum_notice.as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// The retention in whole seconds.
+    #[must_use]
+    pub fn retention_seconds(&self) -> i64 {
+        i64::try_from(self.retention.as_secs()).expect("checked: at most ten years")
+    }
+
+    /// The age for automatic rotation in whole seconds.
+    #[must_use]
+    pub fn rotate_at_seconds(&self) -> Option<i64> {
+        self.rotate_at_age.map(|age| i64::try_from(age.as_secs()).expect("checked: less than the maximum age"))
     }
 
     /// The maximum age in whole seconds.
@@ -73,6 +128,8 @@ impl KeyPolicy {
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub key: KeyPolicy,
+    /// How long a revocation waits until it holds everywhere.
+    pub settle_time: Duration,
     /// How far a producer's clock may differ.
     pub clock_skew: Duration,
     /// Window of nonces for which the caller names none.

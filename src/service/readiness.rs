@@ -32,6 +32,10 @@ pub struct Health {
 impl Service {
     /// Looks at everything that signing needs.
     pub async fn health(&self) -> Health {
+        // A reading that fails shows as no key that may sign, and in the log.
+        if let Err(error) = self.keyring.freshen().await {
+            tracing::warn!(%error, "the key ledger could not be read");
+        }
         let now = self.clock.now();
         let dependencies = vec![self.token_health().await, self.nonce_health().await, self.audit_health()];
         for dependency in &dependencies {
@@ -69,7 +73,7 @@ impl Service {
             active_key_id: key.map(|key| key.id.to_string()),
             key_expires_at: key.map(|key| key.not_after),
             key_age,
-            rotation_pending: false,
+            rotation_pending: self.keyring.standing().rotation_in_progress(now).is_some(),
             warnings,
             dependencies,
         }

@@ -24,6 +24,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
     pub id: KeyId,
+    /// CKA_ID; drawn and announced before, so that a crash's leftovers can be told.
+    pub object_id: Vec<u8>,
     pub algorithm: Algorithm,
     pub not_before: Timestamp,
     pub not_after: Timestamp,
@@ -52,7 +54,11 @@ pub(super) fn generate(
     }
     session.exclusively(|session| {
         let label = format!("{} {}", request.id, request.algorithm);
-        let id = unused_id(session)?;
+        let id = request.object_id.clone();
+        if !session.find_objects(&[Attribute::Id(id.clone())])?.is_empty() {
+            // Generating under a taken id replaces the old key on some modules (NSS).
+            return Err(Error::KeyPolicy(format!("the id {} is taken on the token", hex::encode(&id))));
+        }
         let naming = Naming { id: &id, label: &label, algorithm: request.algorithm };
         let validity = (request.not_before, request.not_after);
         let (public, private) = session
@@ -114,9 +120,8 @@ fn sign(session: &Session, key: ObjectHandle, public_key: &PublicKey, message: &
     Ok(signature)
 }
 
-/// A random CKA_ID that no object has: generating under one that is taken replaces the old key on
-/// some modules (NSS).
-fn unused_id(session: &Session) -> Result<Vec<u8>, Error> {
+/// A random CKA_ID that no object has.
+pub(super) fn unused_id(session: &Session) -> Result<Vec<u8>, Error> {
     let mut id = vec![0; 16];
     getrandom::fill(&mut id).map_err(|_| CallError::nonsense("no random numbers (operating system)"))?;
     if session.find_objects(&[Attribute::Id(id.clone())])?.is_empty() {

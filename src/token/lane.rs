@@ -13,12 +13,15 @@ use tokio::sync::oneshot;
 
 use super::{Error, module::Module, session::TokenSession};
 
-type Job = Box<dyn FnOnce(&mut TokenSession) + Send>;
+enum Job {
+    Call(Box<dyn FnOnce(&mut TokenSession) + Send>),
+    /// Ends the worker that takes it.
+    Stop,
+}
 
 /// A queue and the threads that work it off.
 pub(super) struct Lane {
-    /// `None` once the lane was stopped.
-    jobs: Mutex<Option<Sender<Job>>>,
+    jobs: Sender<Job>,
     workers: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -29,12 +32,16 @@ impl Lane {
         let workers = (0..workers)
             .map(|_| {
                 let (waiting, mut session) = (waiting.clone(), TokenSession::new(Arc::clone(module)));
-                let work = move || waiting.iter().for_each(|job| job(&mut session));
+                let work = move || {
+                    while let Ok(Job::Call(call)) = waiting.recv() {
+                        call(&mut session);
+                    }
+                };
                 thread::Builder::new().name(name.to_owned()).spawn(work)
             })
             .collect::<Result<_, _>>()
             .map_err(Error::Worker)?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), workers: Mutex::new(workers) })
+        Ok(Self { jobs, workers: Mutex::new(workers) })
     }
 
     /// Runs `call` on a worker. The answer comes within `deadline` or is [`Error::Deadline`]; a call
@@ -46,18 +53,15 @@ impl Lane {
     ) -> Result<T, Error> {
         let (done, answer) = oneshot::channel();
         let latest = Instant::now() + deadline;
-        let job: Job = Box::new(move |session| {
+        let job = Job::Call(Box::new(move |session| {
             if Instant::now() < latest && !done.is_closed() {
                 // A caller that has gone meanwhile needs no answer.
                 let _ = done.send(call(session));
             }
-        });
-        let jobs = self.jobs.lock().clone().ok_or(Error::Busy)?;
-        jobs.try_send(job).map_err(|error| match error {
+        }));
+        self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => Error::Busy,
         })?;
-        // A worker's queue ends only when every sender is gone.
-        drop(jobs);
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(result)) => result,
             // The worker dropped the call unmade because its time had passed.
@@ -65,22 +69,17 @@ impl Lane {
         }
     }
 
-    /// Lets the workers finish what is queued and ends them. False when one of them is still busy
-    /// after `patience`: it hangs in a call that nothing can cancel.
-    pub fn stop(&self, patience: Duration) -> bool {
-        drop(self.jobs.lock().take());
-        let latest = Instant::now() + patience;
-        let mut workers = self.workers.lock();
-        while !workers.iter().all(JoinHandle::is_finished) {
-            if Instant::now() > latest {
-                return false;
-            }
-            thread::sleep(Duration::from_millis(2));
+    /// Lets the workers finish what is queued, and ends them and their sessions. Calls made after
+    /// this run into their deadline.
+    pub fn stop(&self) {
+        let workers = std::mem::take(&mut *self.workers.lock());
+        for _ in &workers {
+            // Fails only when every worker has gone already.
+            let _ = self.jobs.send(Job::Stop);
         }
-        for worker in workers.drain(..) {
+        for worker in workers {
             // A worker that panicked has already written its message.
             let _ = worker.join();
         }
-        true
     }
 }

@@ -28,4 +28,8 @@ impl Ledger for DataObjectLedger {
     async fn append(&self, record: StoredRecord) -> Result<(), LedgerUnavailable> {
         self.0.create_data_object(record).await.map_err(|error| LedgerUnavailable(Box::new(error)))
     }
+
+    async fn remove(&self, label: &str) -> Result<(), LedgerUnavailable> {
+        self.0.destroy_data_object(label.to_owned()).await.map_err(|error| LedgerUnavailable(Box::new(error)))
+    }
 }

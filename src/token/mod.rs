@@ -18,10 +18,15 @@ mod template;
 mod uri;
 mod verified;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use secrecy::SecretString;
 
+pub use certificate::InvalidChain;
 pub use config::{Config, PinSource};
 pub use error::{CallError, Error, PinProblem};
 pub use generate::{GenerateRequest, GeneratedKey};
@@ -41,8 +46,13 @@ use module::Module;
 /// The application name of every data object that is ours (CKA_APPLICATION).
 pub const APPLICATION: &str = "verification-signer";
 
-/// How long a call in progress may hold up the end of the process.
-const CLOSING: Duration = Duration::from_secs(5);
+/// A key object of ours, as the token lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyObject {
+    pub object_id: Vec<u8>,
+    pub label: String,
+    pub is_private: bool,
+}
 
 /// Which key object to use, and what its signatures must verify with.
 #[derive(Clone, Debug)]
@@ -57,13 +67,15 @@ impl From<&KeyEntry> for KeyRef {
     }
 }
 
-/// A logged-in token. Cheap to share behind an `Arc`; [`Token::close`] ends it for all.
+/// A logged-in token. Closed when dropped.
 pub struct Token {
     module: Arc<Module>,
     signing: Lane,
     lifecycle: Lane,
+    reading: Lane,
     deadline: Duration,
     verify_signatures: bool,
+    module_path: PathBuf,
 }
 
 impl Token {
@@ -76,26 +88,35 @@ impl Token {
             signing: Lane::start("token-sign", config.workers, config.queue, &module)?,
             // One worker: key generation and ledger writes are serialised.
             lifecycle: Lane::start("token-lifecycle", 1, 64, &module)?,
+            // Readings of the ledger renew the right to sign: they must not wait for a generation.
+            reading: Lane::start("token-read", 1, 256, &module)?,
             module,
             deadline: config.call_deadline,
             verify_signatures: config.verify_signatures,
+            module_path: config.module.clone(),
         })
     }
 
-    /// Ends the lanes, closes every session, and finalizes the module. Doing it twice is harmless.
-    ///
-    /// It must be done before the process ends: a worker that is still inside the module while
-    /// `exit` takes the module's own data down crashes.
+    /// Ends the lanes, logs out by closing every session, and finalizes the module. Must happen
+    /// before the process ends: modules tear themselves down at exit, under threads that still
+    /// have sessions.
     pub fn close(&self) -> Result<(), Error> {
-        let ended = [&self.signing, &self.lifecycle].map(|lane| lane.stop(CLOSING));
-        // C_Finalize under a thread that hangs in a call would crash or hang as well.
-        if ended == [true, true] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
+        self.signing.stop();
+        self.lifecycle.stop();
+        self.reading.stop();
+        self.module.close()
     }
 
     /// Which token this is.
     #[must_use]
     pub fn identity(&self) -> &TokenIdentity {
         self.module.identity()
+    }
+
+    /// The module's path.
+    #[must_use]
+    pub fn module_path(&self) -> &Path {
+        &self.module_path
     }
 
     /// The algorithms this token can generate and sign with, found out at start.
@@ -123,23 +144,77 @@ impl Token {
 
     /// What the token reports of a private key, checked against the policy for our keys.
     pub async fn key_attributes(&self, object_id: Vec<u8>) -> Result<KeyAttributes, Error> {
-        self.lifecycle.call(self.deadline, move |session| session.key_attributes(&object_id)).await
+        self.reading.call(self.deadline, move |session| session.key_attributes(&object_id)).await
     }
 
-    /// The certificate stored beside a key.
-    pub async fn certificate(&self, object_id: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
-        self.lifecycle.call(self.deadline, move |session| session.certificate(&object_id)).await
+    /// A PKCS#10 certificate request (RFC 2986) for a key, signed by it.
+    pub async fn certificate_request(&self, key: &KeyRef, common_name: String) -> Result<Vec<u8>, Error> {
+        let (public_key, object_id) = (key.public_key.clone(), key.object_id.clone());
+        self.lifecycle
+            .call(self.deadline, move |session| {
+                certificate::request(&common_name, &public_key, |message| {
+                    let algorithm = public_key.algorithm();
+                    let raw = session.sign(&object_id, algorithm, &algorithm.token_input(message))?;
+                    let signature = public_key.normalize(&raw).map_err(|_| Error::BadSignature)?;
+                    public_key.verify(message, &signature).map_err(|_| Error::BadSignature)?;
+                    Ok(signature)
+                })
+            })
+            .await
     }
 
-    /// Labels of key objects on the token that begin with `prefix`.
-    pub async fn key_labels(&self, prefix: String) -> Result<Vec<String>, Error> {
-        self.lifecycle.call(self.deadline, move |session| session.key_labels(&prefix)).await
+    /// Checks that a PEM chain is for a key, and stores it beside the key.
+    pub async fn store_chain(&self, key: &KeyEntry, pem: &[u8], at: i64) -> Result<Result<(), InvalidChain>, Error> {
+        let chain = match certificate::parse_chain(pem, &key.public_key) {
+            Ok(chain) => chain,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
+        let (object_id, label) = (key.object_id.clone(), key.label.clone());
+        self.lifecycle
+            .call(self.deadline, move |session| session.store_chain(&object_id, &label, at, &chain))
+            .await
+            .map(Ok)
+    }
+
+    /// Whether attributes that the token reports are those our keys must have.
+    pub fn check_attributes(&self, attributes: &KeyAttributes) -> Result<(), String> {
+        attributes.check(self.module.omitted(), self.module.reports_local())
+    }
+
+    /// The certificates stored for a key, its own first.
+    pub async fn certificates(&self, object_id: Vec<u8>) -> Result<Vec<Vec<u8>>, Error> {
+        self.reading.call(self.deadline, move |session| session.certificates(&object_id)).await
+    }
+
+    /// Key objects on the token whose label begins with `prefix`.
+    pub async fn key_objects(&self, prefix: String) -> Result<Vec<KeyObject>, Error> {
+        self.reading.call(self.deadline, move |session| session.key_objects(&prefix)).await
+    }
+
+    /// Destroys a private key object; true when it was still there.
+    pub async fn destroy_private_key(&self, object_id: Vec<u8>) -> Result<bool, Error> {
+        self.lifecycle.call(self.deadline, move |session| session.destroy_private_key(&object_id)).await
+    }
+
+    /// Destroys what an unfinished generation left under this id.
+    pub async fn destroy_leftovers(&self, object_id: Vec<u8>) -> Result<(), Error> {
+        self.lifecycle.call(self.deadline, move |session| session.destroy_leftovers(&object_id)).await
+    }
+
+    /// A random CKA_ID that no object on the token has.
+    pub async fn unused_object_id(&self) -> Result<Vec<u8>, Error> {
+        self.lifecycle.call(self.deadline, |session| session.exclusively(generate::unused_id)).await
+    }
+
+    /// Destroys one data object of ours.
+    pub(crate) async fn destroy_data_object(&self, label: String) -> Result<(), Error> {
+        self.lifecycle.call(self.deadline, move |session| session.destroy_data_object(&label)).await
     }
 
     /// Every data object of ours.
     pub(crate) async fn data_objects(&self) -> Result<Vec<StoredRecord>, Error> {
         let deadline = self.deadline.max(Duration::from_secs(10));
-        self.lifecycle.call(deadline, session::TokenSession::data_objects).await
+        self.reading.call(deadline, session::TokenSession::data_objects).await
     }
 
     /// Stores one data object of ours.
@@ -152,13 +227,14 @@ impl Token {
     /// C_FindObjects still says "nothing found".
     pub async fn ping(&self) -> Result<(), Error> {
         let module = Arc::clone(&self.module);
-        self.lifecycle.call(self.deadline, move |_| module.check_presence()).await
+        self.reading.call(self.deadline, move |_| module.check_presence()).await
     }
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        // Whoever wants to know how it went has called `close`.
-        let _ = self.close();
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the token could not be closed");
+        }
     }
 }

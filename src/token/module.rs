@@ -47,7 +47,7 @@ impl TokenIdentity {
 pub(super) struct Module {
     context: Pkcs11,
     slot: Slot,
-    /// Nothing is ever called on this one; `None` once the module was closed.
+    /// `Session` is not Sync; nothing is ever called on this one.
     anchor: Mutex<Option<Session>>,
     /// Some modules hand the same number to two threads that open sessions at once (tpm2-pkcs11).
     opening: Mutex<()>,

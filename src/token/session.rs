@@ -9,7 +9,12 @@ use cryptoki::{
     session::Session,
 };
 
-use super::{APPLICATION, CallError, Error, KeyAttributes, mechanism, module::Module};
+use super::{
+    APPLICATION, CallError, Error, KeyAttributes, KeyObject,
+    certificate::{self, CertificateParts},
+    mechanism,
+    module::Module,
+};
 use crate::key::{Algorithm, StoredRecord};
 
 /// One worker's view of the token.
@@ -22,6 +27,9 @@ pub(super) struct TokenSession {
 struct Live {
     session: Session,
     private_keys: HashMap<Vec<u8>, ObjectHandle>,
+    /// Data objects of ours never change, and a handle names one object as long as the session
+    /// lives (PKCS#11 v3.1 §2.3): each is read once.
+    data_objects: Vec<(ObjectHandle, StoredRecord)>,
 }
 
 impl TokenSession {
@@ -40,7 +48,7 @@ impl TokenSession {
     fn once<T>(&mut self, call: &mut impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
         let mut live = match self.live.take() {
             Some(live) => live,
-            None => Live { session: self.module.session()?, private_keys: HashMap::new() },
+            None => Live { session: self.module.session()?, private_keys: HashMap::new(), data_objects: Vec::new() },
         };
         let result = call(&mut live);
         if result.is_ok() {
@@ -71,30 +79,33 @@ impl TokenSession {
         })
     }
 
-    /// DER of the certificate with this CKA_ID.
-    pub fn certificate(&mut self, object_id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    /// The certificates of the key with this CKA_ID, the key's own first: the newest chain that was
+    /// stored whole, or else the self-signed one.
+    pub fn certificates(&mut self, object_id: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         self.with(|live| {
             let template = [Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(object_id.to_vec())];
-            match live.session.find_objects(&template)?.first() {
-                Some(handle) => value(&live.session, *handle).map(Some),
-                None => Ok(None),
+            let mut stored = Vec::new();
+            for handle in live.session.find_objects(&template)? {
+                stored.push((label(&live.session, handle)?, value(&live.session, handle)?));
             }
+            Ok(certificate::newest_chain(stored))
         })
     }
 
-    /// Labels of private and public key objects that begin with `prefix`.
-    pub fn key_labels(&mut self, prefix: &str) -> Result<Vec<String>, Error> {
-        self.with(|live| {
-            let mut labels = Vec::new();
-            for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
-                for handle in live.session.find_objects(&[Attribute::Class(class)])? {
-                    let label = label(&live.session, handle)?;
-                    if label.starts_with(prefix) {
-                        labels.push(label);
-                    }
-                }
+    /// Stores a chain for a key. Its own certificate is written last, and makes the chain count.
+    pub fn store_chain(
+        &mut self,
+        object_id: &[u8],
+        key_label: &str,
+        at: i64,
+        chain: &[CertificateParts],
+    ) -> Result<(), Error> {
+        self.exclusively(|session| {
+            for (index, parts) in chain.iter().enumerate().rev() {
+                let label = certificate::chain_label(key_label, at, index);
+                session.create_object(&certificate_template(object_id, &label, parts))?;
             }
-            Ok(labels)
+            Ok(())
         })
     }
 
@@ -102,12 +113,77 @@ impl TokenSession {
     pub fn data_objects(&mut self) -> Result<Vec<StoredRecord>, Error> {
         self.with(|live| {
             let ours = [Attribute::Class(ObjectClass::DATA), Attribute::Application(APPLICATION.into())];
-            let mut records = Vec::new();
-            for handle in live.session.find_objects(&ours)? {
-                let label = label(&live.session, handle)?;
-                records.push(StoredRecord { label, value: value(&live.session, handle)? });
+            let present = live.session.find_objects(&ours)?;
+            live.data_objects.retain(|(handle, _)| present.contains(handle));
+            for handle in present {
+                if !live.data_objects.iter().any(|(known, _)| *known == handle) {
+                    let record =
+                        StoredRecord { label: label(&live.session, handle)?, value: value(&live.session, handle)? };
+                    live.data_objects.push((handle, record));
+                }
             }
-            Ok(records)
+            Ok(live.data_objects.iter().map(|(_, record)| record.clone()).collect())
+        })
+    }
+
+    /// Destroys the data objects of ours with this label.
+    pub fn destroy_data_object(&mut self, label: &str) -> Result<(), Error> {
+        self.exclusively(|session| {
+            let template = [
+                Attribute::Class(ObjectClass::DATA),
+                Attribute::Application(APPLICATION.into()),
+                Attribute::Label(label.as_bytes().to_vec()),
+            ];
+            for handle in session.find_objects(&template)? {
+                session.destroy_object(handle)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// CKA_ID and CKA_LABEL of every key object whose label begins with `prefix`.
+    pub fn key_objects(&mut self, prefix: &str) -> Result<Vec<KeyObject>, Error> {
+        self.with(|live| {
+            let mut objects = Vec::new();
+            for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+                for handle in live.session.find_objects(&[Attribute::Class(class)])? {
+                    let label = label(&live.session, handle)?;
+                    if label.starts_with(prefix) {
+                        objects.push(KeyObject {
+                            object_id: object_id(&live.session, handle)?,
+                            label,
+                            is_private: class == ObjectClass::PRIVATE_KEY,
+                        });
+                    }
+                }
+            }
+            Ok(objects)
+        })
+    }
+
+    /// Destroys the private key with this CKA_ID, and proves through a fresh session that it is
+    /// gone. True when it was there.
+    pub fn destroy_private_key(&mut self, object_id: &[u8]) -> Result<bool, Error> {
+        let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Id(object_id.to_vec())];
+        let found = self.exclusively(|session| {
+            let found = session.find_objects(&template)?;
+            for handle in &found {
+                session.destroy_object(*handle)?;
+            }
+            Ok(!found.is_empty())
+        })?;
+        self.live = None;
+        let left = self.exclusively(|session| Ok(session.find_objects(&template)?))?;
+        if left.is_empty() { Ok(found) } else { Err(CallError::nonsense("a private key that it had destroyed").into()) }
+    }
+
+    /// Destroys every object with this CKA_ID: what a generation that never finished left behind.
+    pub fn destroy_leftovers(&mut self, object_id: &[u8]) -> Result<(), Error> {
+        self.exclusively(|session| {
+            for handle in session.find_objects(&[Attribute::Id(object_id.to_vec())])? {
+                session.destroy_object(handle)?;
+            }
+            Ok(())
         })
     }
 
@@ -188,12 +264,16 @@ fn label(session: &Session, object: ObjectHandle) -> Result<String, Error> {
     }
 }
 
+/// CKA_ID of an object.
+fn object_id(session: &Session, object: ObjectHandle) -> Result<Vec<u8>, Error> {
+    match session.get_attributes(object, &[AttributeType::Id])?.pop() {
+        Some(Attribute::Id(id)) => Ok(id),
+        _ => Err(CallError::nonsense("an object without an id").into()),
+    }
+}
+
 /// The attributes of a certificate object.
-pub(super) fn certificate_template(
-    id: &[u8],
-    label: &str,
-    parts: &super::certificate::CertificateParts,
-) -> Vec<Attribute> {
+pub(super) fn certificate_template(id: &[u8], label: &str, parts: &CertificateParts) -> Vec<Attribute> {
     vec![
         Attribute::Class(ObjectClass::CERTIFICATE),
         Attribute::CertificateType(CertificateType::X_509),
@@ -201,8 +281,8 @@ pub(super) fn certificate_template(
         Attribute::Private(false),
         Attribute::Id(id.to_vec()),
         Attribute::Label(label.as_bytes().to_vec()),
-        Attribute::Subject(parts.name.clone()),
-        Attribute::Issuer(parts.name.clone()),
+        Attribute::Subject(parts.subject.clone()),
+        Attribute::Issuer(parts.issuer.clone()),
         Attribute::SerialNumber(parts.serial.clone()),
         Attribute::Value(parts.der.clone()),
     ]

@@ -43,7 +43,7 @@ impl TokenUri {
     pub fn parse(text: &str) -> Result<Self, InvalidUri> {
         let rest = text.strip_prefix("pkcs11:").ok_or(InvalidUri::NotPkcs11)?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        for attribute in query.split('&').filter(|attribute| !attribute.is_empty()) {
+        if let Some(attribute) = query.split('&').find(|attribute| !attribute.is_empty()) {
             return Err(match attribute.split('=').next() {
                 Some("pin-value") => InvalidUri::Pin("pin-value"),
                 Some("pin-source") => InvalidUri::Pin("pin-source"),

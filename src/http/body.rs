@@ -1,5 +1,5 @@
 //! Request bodies: JSON of exactly the expected shape, at most 64 KiB, read only when it says that
-//! it is JSON. A refusal names the field.
+//! it is JSON; certificates as PEM. A refusal names the field.
 
 use std::{future::Future, pin::Pin};
 
@@ -34,6 +34,43 @@ impl<T: DeserializeOwned + 'static> FromRequest for StrictJson<T> {
             let body = body.await.map_err(|error| unreadable(&error))?;
             parse(&body).map(Self)
         })
+    }
+}
+
+/// A parsed body that may be left out whole: then it is the default.
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalJson<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let has_none = request.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0")
+            && !request.headers().contains_key(header::TRANSFER_ENCODING);
+        if has_none {
+            return Box::pin(std::future::ready(Ok(Self(T::default()))));
+        }
+        let body = StrictJson::from_request(request, payload);
+        Box::pin(async move { body.await.map(|StrictJson(value)| Self(value)) })
+    }
+}
+
+/// A PEM body.
+pub struct Pem(pub web::Bytes);
+
+impl FromRequest for Pem {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let accepted = ["application/x-pem-file", "application/pem-certificate-chain"];
+        if !accepted.contains(&request.content_type()) {
+            let problem =
+                Problem::new(&UNSUPPORTED_MEDIA_TYPE, format!("Certificates are sent as {}.", accepted.join(" or ")));
+            return Box::pin(std::future::ready(Err(problem)));
+        }
+        let body = web::Bytes::from_request(request, payload);
+        Box::pin(async move { body.await.map(Self).map_err(|error| unreadable(&error)) })
     }
 }
 

@@ -1,0 +1,27 @@
+# Two commands to try it: make demo, make test.
+.PHONY: demo test test-long bench lint
+
+demo:
+	@softhsm-tests/install-tools.sh demo
+	@cargo build --release --locked
+	@softhsm-tests/demo.sh target/release/verification-signer
+
+test:
+	@softhsm-tests/install-tools.sh tests
+	@cargo test --locked
+	@echo "test: ok (every test passed)"
+
+# Sweeps and soaks that take too long for every run.
+test-long:
+	@softhsm-tests/install-tools.sh tests
+	@cargo test --locked -- --include-ignored
+	@echo "test-long: ok (every test passed)"
+
+# Attestations a second and CPU an attestation, as ratios to the bare C_Sign loop of the same run.
+bench:
+	@softhsm-tests/install-tools.sh tests
+	@cargo bench --locked --bench throughput
+
+lint:
+	@cargo fmt --check
+	@cargo clippy --locked --all-targets -- --deny warnings

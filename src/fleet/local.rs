@@ -1,0 +1,35 @@
+//! The lock of a single appliance: a mutex in this process.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use super::{Error, FleetLock, Guard};
+
+/// Serialises lifecycle operations of this process.
+#[derive(Default)]
+pub struct LocalLock(Arc<Mutex<()>>);
+
+#[async_trait]
+impl FleetLock for LocalLock {
+    async fn acquire(&self, last_fence: u64) -> Result<Guard, Error> {
+        let held = Arc::clone(&self.0).try_lock_owned().map_err(|_| Error::Held)?;
+        Ok(Guard { fence: last_fence + 1, _held: Box::new(held) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_held_by_one_and_its_fence_grows() {
+        let lock = LocalLock::default();
+        let first = lock.acquire(4).await.unwrap();
+        assert_eq!(first.fence(), 5);
+        assert!(matches!(lock.acquire(5).await, Err(Error::Held)));
+        drop(first);
+        assert_eq!(lock.acquire(5).await.unwrap().fence(), 6);
+    }
+}

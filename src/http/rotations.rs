@@ -1,0 +1,106 @@
+//! `/api/v1/rotations`.
+
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+
+use super::{body::OptionalJson, problem::Problem, request::Caller};
+use crate::{
+    attestation::Text,
+    key::{KeyId, Rotation, RotationStatus},
+    service::{
+        Service,
+        lifecycle::{Actor, rotation_id},
+    },
+    timestamp::Timestamp,
+};
+
+/// A rotation as it goes out.
+#[derive(Serialize)]
+pub(super) struct RotationView {
+    rotation_id: String,
+    status: RotationStatus,
+    old_key_id: Option<KeyId>,
+    new_key_id: KeyId,
+    reason: String,
+    notes: String,
+    initiated_by: String,
+    emergency: bool,
+    started_at: Timestamp,
+    /// Until then the old key is `rotating`.
+    overlap_until: Timestamp,
+    completed_at: Option<Timestamp>,
+    cancelled_at: Option<Timestamp>,
+    forced: bool,
+}
+
+impl RotationView {
+    pub(super) fn new(rotation: &Rotation, service: &Service) -> Self {
+        let id = |sequence| KeyId { signer: service.signer.id.clone(), sequence };
+        Self {
+            rotation_id: rotation_id(rotation),
+            status: rotation.status(service.clock.now()),
+            old_key_id: rotation.from.map(id),
+            new_key_id: id(rotation.to),
+            reason: rotation.reason.clone(),
+            notes: rotation.notes.clone(),
+            initiated_by: rotation.initiated_by.clone(),
+            emergency: rotation.emergency,
+            started_at: rotation.started_at,
+            overlap_until: rotation.overlap_until,
+            completed_at: rotation.completed_at,
+            cancelled_at: rotation.cancelled_at,
+            forced: rotation.forced,
+        }
+    }
+}
+
+/// Body of `POST .../complete` and `.../cancel`; may be left out.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a rotation command object")]
+pub struct Command {
+    force: bool,
+    initiated_by: Text<128>,
+}
+
+/// `GET /api/v1/rotations`: a bare array, newest first.
+pub async fn list(service: web::Data<Service>) -> HttpResponse {
+    let standing = service.keyring.standing();
+    let rotations: Vec<_> = standing.rotations().rev().map(|rotation| RotationView::new(rotation, &service)).collect();
+    HttpResponse::Ok().json(rotations)
+}
+
+/// `GET /api/v1/rotations/{rotation_id}`
+pub async fn one(service: web::Data<Service>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(RotationView::new(&service.rotation(&id)?, &service)))
+}
+
+/// `POST /api/v1/rotations/{rotation_id}/complete`
+pub async fn complete(
+    service: web::Data<Service>,
+    caller: Caller,
+    id: web::Path<String>,
+    body: OptionalJson<Command>,
+) -> Result<HttpResponse, Problem> {
+    let actor = actor(caller, &body.0.initiated_by);
+    let rotation = service.complete(&id, body.0.force, &actor).await?;
+    Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
+}
+
+/// `POST /api/v1/rotations/{rotation_id}/cancel`
+pub async fn cancel(
+    service: web::Data<Service>,
+    caller: Caller,
+    id: web::Path<String>,
+    body: OptionalJson<Command>,
+) -> Result<HttpResponse, Problem> {
+    let actor = actor(caller, &body.0.initiated_by);
+    let rotation = service.cancel(&id, &actor).await?;
+    Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
+}
+
+/// The caller as an actor; whom the request names besides is recorded, not trusted.
+pub(super) fn actor(caller: Caller, initiated_by: &Text<128>) -> Actor {
+    let name = caller.0.identity.to_string();
+    let initiated_by = if initiated_by.is_empty() { name.clone() } else { initiated_by.to_string() };
+    Actor { name, initiated_by, client: Some(caller.0) }
+}

@@ -1,0 +1,160 @@
+//! Provenance: what the token itself says of a key, with a fresh proof that it is there, and the
+//! command with which anyone can ask the token the same.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Serialize;
+
+use crate::{
+    attestation::InvalidField,
+    audit::{Event, EventType, Severity},
+    client::Client,
+    key::KeyId,
+    service::{Error, Service, opaque::OpaqueOrder},
+    token::{KeyAttributes, KeyRef},
+};
+
+/// The body of `GET /api/v1/keys/{key_id}/evidence`.
+#[derive(Debug, Serialize)]
+pub struct Evidence {
+    key_id: KeyId,
+    fingerprint: String,
+    /// True when every attribute is what the policy for our keys demands.
+    conforms: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deviation: Option<String>,
+    attributes: KeyAttributes,
+    token: TokenFacts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof_of_possession: Option<Proof>,
+    /// Shows the same, asked of the token directly.
+    pkcs11_tool: String,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenFacts {
+    label: String,
+    serial: String,
+    manufacturer: String,
+    model: String,
+    object_id: String,
+    object_label: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Proof {
+    challenge: String,
+    /// DSSE v1 payload type under which the challenge (as text) was signed.
+    payload_type: &'static str,
+    signature: String,
+}
+
+/// DSSE v1 payload type of a proof of possession.
+const PROOF_PAYLOAD_TYPE: &str = "application/vnd.virtengine.veid.proof-of-possession";
+
+impl Service {
+    /// Asks the token about a key; with a challenge, has the key sign it.
+    pub async fn evidence(&self, client: &Client, key_id: &str, challenge: Option<&str>) -> Result<Evidence, Error> {
+        let key = self.keyring.find_by_text(key_id)?;
+        let attributes = self.token.key_attributes(key.object_id.clone()).await?;
+        let deviation = self.token.check_attributes(&attributes).err();
+        let event = Event::of_client(EventType::KeyAccessed, "evidence", key.id.to_string(), client, self.clock.now())
+            .detail("key_id", key.id.to_string());
+        let proof_of_possession = match challenge {
+            None => {
+                self.audit.record(event).await?;
+                None
+            }
+            Some(challenge) => {
+                let well_formed =
+                    (16..=128).contains(&challenge.len()) && challenge.bytes().all(|b| b.is_ascii_alphanumeric());
+                if !well_formed {
+                    return Err(InvalidField {
+                        field: "challenge",
+                        detail: "expected 16 to 128 ASCII letters and digits",
+                    }
+                    .into());
+                }
+                let order = OpaqueOrder::proof_of_possession(PROOF_PAYLOAD_TYPE, challenge);
+                let verified = self.token.sign(&KeyRef::from(&*key), &order).await?;
+                let event = event.detail("purpose", "proof_of_possession").detail("challenge", challenge);
+                let recorded = self.audit.record_signature(event, verified.digest()).await?;
+                let (_, signature) =
+                    verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
+                Some(Proof {
+                    challenge: challenge.to_owned(),
+                    payload_type: PROOF_PAYLOAD_TYPE,
+                    signature: STANDARD.encode(signature.as_bytes()),
+                })
+            }
+        };
+        let identity = self.token.identity();
+        let object_id = hex::encode(&key.object_id);
+        Ok(Evidence {
+            fingerprint: key.public_key.fingerprint(),
+            conforms: deviation.is_none(),
+            deviation,
+            attributes,
+            pkcs11_tool: format!(
+                "pkcs11-tool --module {} --token-label {} --login --list-objects --type privkey --id {object_id}",
+                self.token.module_path().display(),
+                identity.label,
+            ),
+            token: TokenFacts {
+                label: identity.label.clone(),
+                serial: identity.serial.clone(),
+                manufacturer: identity.manufacturer.clone(),
+                model: identity.model.clone(),
+                object_id,
+                object_label: key.label.clone(),
+            },
+            proof_of_possession,
+            key_id: key.id.clone(),
+        })
+    }
+
+    /// A PKCS#10 request for a key, for a CA to certify.
+    pub async fn certificate_request(&self, client: &Client, key_id: &str) -> Result<Vec<u8>, Error> {
+        let key = self.keyring.find_by_text(key_id)?;
+        let der = self.token.certificate_request(&KeyRef::from(&*key), key.id.to_string()).await?;
+        let event = Event::of_client(
+            EventType::KeyAccessed,
+            "certificate_request",
+            key.id.to_string(),
+            client,
+            self.clock.now(),
+        )
+        .detail("key_id", key.id.to_string());
+        self.audit.record(event).await?;
+        Ok(der)
+    }
+
+    /// Stores the chain that a CA has issued for a key; from then on it is served.
+    pub async fn install_chain(&self, client: &Client, key_id: &str, pem: &[u8]) -> Result<(), Error> {
+        let key = self.keyring.find_by_text(key_id)?;
+        let now = self.clock.now();
+        let event = Event::of_client(EventType::ConfigChanged, "install_certificate", key.id.to_string(), client, now)
+            .detail("key_id", key.id.to_string());
+        self.audit.record(event.clone().pending()).await?;
+        self.token.store_chain(&key, pem, now.unix_seconds()).await?.map_err(Error::Chain)?;
+        self.audit.record(event).await?;
+        Ok(())
+    }
+
+    /// Looks whether the active key's attributes are still what they must be. A deviation is an
+    /// alarm; on a token that keeps its promises it cannot happen.
+    pub async fn watch_attributes(&self) -> Result<(), Error> {
+        let standing = self.keyring.standing();
+        let Some(key) = standing.active() else { return Ok(()) };
+        let attributes = self.token.key_attributes(key.object_id.clone()).await?;
+        if let Err(deviation) = self.token.check_attributes(&attributes) {
+            tracing::error!(key_id = %key.id, deviation, "the active key's attributes have changed");
+            let event =
+                Event::of_service(EventType::SecurityAlert, "watch_attributes", key.id.to_string(), self.clock.now())
+                    .failed(Severity::Critical)
+                    .detail("key_id", key.id.to_string())
+                    .detail("deviation", deviation);
+            self.audit.record(event).await?;
+        }
+        Ok(())
+    }
+}

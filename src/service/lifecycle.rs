@@ -1,0 +1,421 @@
+//! What operators do with keys: rotate, complete, cancel, revoke, generate ahead, destroy.
+//!
+//! Every operation has one **commit point**: a record on the token. Before it, a crash or failure
+//! leaves the old state (and leftovers that [`super::janitor`] cleans up); after it, the new state
+//! holds on every appliance that reads the ledger, whatever happens to this process.
+
+use std::sync::Arc;
+
+use der::asn1::OctetString;
+
+use crate::{
+    attestation::InvalidField,
+    audit::{Event as AuditEvent, EventType, Severity},
+    fleet::Guard,
+    key::{
+        Algorithm, Event, KeyEntry, KeyId, KeyState, Rotation, RotationStatus, Standing,
+        intent::GenerationIntent,
+        record::{KeyActivated, KeyDestroyed, KeyGenerated, RotationCancelled, RotationCompleted, to_generalized_time},
+    },
+    service::{Error, KeyPolicy, Service},
+    timestamp::Timestamp,
+    token::GenerateRequest,
+};
+
+/// Who acts: the authenticated identity for the record, and the audit event's beginning.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    pub name: String,
+    /// Whom the request names; recorded, never trusted.
+    pub initiated_by: String,
+    pub client: Option<crate::client::Client>,
+}
+
+impl Actor {
+    /// This program itself, for what it does on schedule or at start.
+    #[must_use]
+    pub fn program(name: &str) -> Self {
+        Self { name: name.to_owned(), initiated_by: name.to_owned(), client: None }
+    }
+
+    pub(super) fn event(&self, kind: EventType, action: &'static str, resource: &str, now: Timestamp) -> AuditEvent {
+        let event = match &self.client {
+            Some(client) => AuditEvent::of_client(kind, action, resource, client, now),
+            None => AuditEvent::of_service(kind, action, resource, now).by(&self.name),
+        };
+        event.detail("initiated_by", self.initiated_by.clone())
+    }
+}
+
+/// A rotation that is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct RotationOrder {
+    pub reason: String,
+    pub notes: String,
+    pub emergency: bool,
+    pub overlap_seconds: Option<u64>,
+    pub algorithm: Option<Algorithm>,
+}
+
+/// One line of the checklist before a rotation.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Check {
+    pub item: &'static str,
+    pub ok: bool,
+    pub detail: String,
+}
+
+impl Service {
+    /// Takes the fleet lock, brings the ledger up to date, and cleans up after crashes.
+    pub(super) async fn begin_change(&self) -> Result<Guard, Error> {
+        let fence = self.keyring.standing().fence();
+        let guard = self.fleet.acquire(fence).await?;
+        self.clean_up_generations(&guard).await?;
+        Ok(guard)
+    }
+
+    /// The runbook's checklist. Nothing is changed.
+    pub async fn preflight(&self, order: &RotationOrder) -> Result<Vec<Check>, Error> {
+        let now = self.clock.now();
+        let standing = self.keyring.refresh().await;
+        let token = self.token.ping().await;
+        let nonces = self.nonces.ping().await;
+        let algorithm = order.algorithm.unwrap_or(self.policy.key.algorithm);
+        let in_progress = standing.as_ref().ok().and_then(|standing| standing.rotation_in_progress(now).cloned());
+        let offered = self.token.algorithms().contains(&algorithm);
+        Ok(vec![
+            Check { item: "token_reachable", ok: token.is_ok(), detail: self.token.identity().uri().to_string() },
+            Check {
+                item: "token_offers_algorithm",
+                ok: offered,
+                detail: format!("{algorithm}{}", if offered { "" } else { " is not offered" }),
+            },
+            Check {
+                item: "ledger_readable",
+                ok: standing.is_ok(),
+                detail: standing
+                    .as_ref()
+                    .map_or_else(ToString::to_string, |s| format!("{} records", s.last_sequence())),
+            },
+            Check {
+                item: "no_rotation_in_progress",
+                ok: in_progress.is_none() || order.emergency,
+                detail: in_progress
+                    .map_or_else(|| "none".into(), |r| format!("{} until {}", rotation_id(&r), r.overlap_until)),
+            },
+            Check {
+                item: "nonce_store_reachable",
+                ok: nonces.is_ok() || order.emergency,
+                detail: self.nonces.describe(),
+            },
+            Check {
+                item: "successor",
+                ok: true,
+                detail: standing.as_ref().map_or_else(|_| String::new(), |s| self.successor_detail(s, algorithm, now)),
+            },
+            Check { item: "audit_writable", ok: !self.audit.has_failed(), detail: String::new() },
+        ])
+    }
+
+    /// Which key the rotation would activate, and whether verifiers have had notice of it.
+    fn successor_detail(&self, standing: &Standing, algorithm: Algorithm, now: Timestamp) -> String {
+        match standing.pending(now).find(|key| key.algorithm() == algorithm) {
+            None => "a new key will be generated".into(),
+            Some(key) if now.seconds_since(key.generated_at) < self.policy.key.minimum_notice_seconds() => {
+                format!("pending key {}, published for less than the minimum notice", key.id)
+            }
+            Some(key) => format!("pending key {}", key.id),
+        }
+    }
+
+    /// Makes a new key the active one; the one before it rotates out. **Commit point**: the
+    /// `key-activated` record.
+    pub async fn rotate(&self, order: &RotationOrder, actor: &Actor) -> Result<Rotation, Error> {
+        let overlap = self.overlap(order)?;
+        let guard = self.begin_change().await?;
+        if let Some(broken) = self.preflight(order).await?.into_iter().find(|check| !check.ok) {
+            let Some(rotation) = self
+                .keyring
+                .standing()
+                .rotation_in_progress(self.clock.now())
+                .filter(|_| !order.emergency)
+                .map(rotation_id)
+            else {
+                return Err(Error::Preflight { item: broken.item, detail: broken.detail });
+            };
+            return Err(Error::RotationInProgress { rotation });
+        }
+        let intent = actor.event(EventType::KeyRotated, "rotate", self.signer.id.as_str(), self.clock.now());
+        self.audit.record(intent.pending().detail("reason", order.reason.clone())).await?;
+        let key = self.successor(order.algorithm, actor, &guard).await?;
+        let now = self.clock.now().truncated_to_seconds();
+        let activated = KeyActivated {
+            key: key.id.sequence,
+            overlap_until: to_generalized_time(if order.emergency { now } else { now.plus_seconds(overlap) }),
+            emergency: order.emergency,
+            reason: order.reason.clone(),
+            initiated_by: actor.initiated_by.clone(),
+            notes: order.notes.clone(),
+        };
+        let standing = self.keyring.append(Event::KeyActivated(activated), guard.fence(), &actor.name, now).await?;
+        drop(guard);
+        self.metrics.key_rotations.inc();
+        let rotation =
+            standing.rotation(key.id.sequence).cloned().unwrap_or_else(|| first_activation(&key, now, order, actor));
+        self.record_activation(&rotation, actor, now).await?;
+        Ok(rotation)
+    }
+
+    async fn record_activation(&self, rotation: &Rotation, actor: &Actor, now: Timestamp) -> Result<(), Error> {
+        let id = |sequence: u32| KeyId { signer: self.signer.id.clone(), sequence }.to_string();
+        let event = actor
+            .event(EventType::KeyRotated, "rotate", &rotation_id(rotation), now)
+            .detail("new_key_id", id(rotation.to))
+            .detail("key_id", id(rotation.to))
+            .detail("old_key_id", rotation.from.map(id))
+            .detail("overlap_until", rotation.overlap_until.to_string())
+            .detail("emergency", rotation.emergency)
+            .detail("reason", rotation.reason.clone());
+        self.audit.record(event).await?;
+        Ok(())
+    }
+
+    /// The pending key that was generated first, or a new one.
+    async fn successor(
+        &self,
+        algorithm: Option<Algorithm>,
+        actor: &Actor,
+        guard: &Guard,
+    ) -> Result<Arc<KeyEntry>, Error> {
+        let wanted = algorithm.unwrap_or(self.policy.key.algorithm);
+        let standing = self.keyring.standing();
+        let ready = standing.pending(self.clock.now()).find(|key| key.algorithm() == wanted).cloned();
+        match ready {
+            Some(key) => Ok(key),
+            None => self.generate(wanted, actor, guard).await,
+        }
+    }
+
+    /// Generates a key ahead of time. It stays pending until a rotation activates it.
+    pub async fn generate_pending(&self, algorithm: Option<Algorithm>, actor: &Actor) -> Result<Arc<KeyEntry>, Error> {
+        let guard = self.begin_change().await?;
+        let pending = self.keyring.standing().pending(self.clock.now()).count();
+        if pending >= self.policy.key.maximum_pending {
+            return Err(Error::TooManyPending { limit: self.policy.key.maximum_pending });
+        }
+        self.generate(algorithm.unwrap_or(self.policy.key.algorithm), actor, &guard).await
+    }
+
+    /// Generates a key pair inside the token. **Commit point**: the `key-generated` record. The
+    /// intent before it lets a janitor tell what a crash left behind.
+    async fn generate(&self, algorithm: Algorithm, actor: &Actor, guard: &Guard) -> Result<Arc<KeyEntry>, Error> {
+        let now = self.clock.now().truncated_to_seconds();
+        let id = KeyId { signer: self.signer.id.clone(), sequence: self.keyring.standing().next_key_sequence() };
+        let object_id = self.token.unused_object_id().await?;
+        let event = actor
+            .event(EventType::KeyGenerated, "generate", &id.to_string(), now)
+            .detail("key_id", id.to_string())
+            .detail("object_id", hex::encode(&object_id))
+            .detail("algorithm", algorithm.as_str());
+        self.audit.record(event.clone().pending()).await?;
+        let intent = GenerationIntent::new(
+            self.signer.id.as_str(),
+            octets(object_id.clone()),
+            to_generalized_time(now),
+            &actor.name,
+        );
+        self.keyring.append_intent(&intent).await?;
+        let not_after = now.plus_seconds(self.policy.key.maximum_age_seconds());
+        let request = GenerateRequest { id: id.clone(), object_id, algorithm, not_before: now, not_after };
+        let generated = self.token.generate(request).await?;
+        let record = KeyGenerated {
+            key: id.sequence,
+            object_id: octets(generated.object_id),
+            label: generated.label,
+            curve: algorithm.curve_oid(),
+            public_key: octets(generated.public_key.to_spki_der()),
+            not_before: to_generalized_time(now),
+            not_after: to_generalized_time(not_after),
+            token_serial: self.token.identity().serial.clone(),
+            omitted: generated.omitted,
+        };
+        self.keyring.append(Event::KeyGenerated(record), guard.fence(), &actor.name, now).await?;
+        self.keyring.remove_intent(&intent).await?;
+        self.audit.record(event).await?;
+        self.keyring.find(&id)
+    }
+
+    /// Makes the first key of an empty ledger, or finishes making it after a crash.
+    pub async fn make_first_key(&self, actor: &Actor) -> Result<KeyId, Error> {
+        let guard = self.begin_change().await?;
+        let standing = self.keyring.standing();
+        if let Some(key) = standing.keys().find(|key| key.activated_at.is_some()) {
+            // Another appliance was faster: its key is ours.
+            return Ok(key.id.clone());
+        }
+        let key = self.successor(None, actor, &guard).await?;
+        let now = self.clock.now().truncated_to_seconds();
+        let activated = KeyActivated {
+            key: key.id.sequence,
+            overlap_until: to_generalized_time(now),
+            emergency: false,
+            reason: "first key".into(),
+            initiated_by: actor.initiated_by.clone(),
+            notes: String::new(),
+        };
+        self.keyring.append(Event::KeyActivated(activated), guard.fence(), &actor.name, now).await?;
+        let event = actor.event(EventType::KeyActivated, "activate", &key.id.to_string(), now);
+        self.audit.record(event.detail("key_id", key.id.to_string())).await?;
+        Ok(key.id.clone())
+    }
+
+    /// Ends a rotation's overlap: after its deadline, or before it by force. Done already is done.
+    /// **Commit point**: the `rotation-completed` record.
+    pub async fn complete(&self, id: &str, force: bool, actor: &Actor) -> Result<Rotation, Error> {
+        let guard = self.begin_change().await?;
+        let now = self.clock.now();
+        let rotation = self.rotation(id)?;
+        match rotation.status(now) {
+            RotationStatus::Completed => return Ok(rotation),
+            RotationStatus::Cancelled => {
+                return Err(Error::RotationEnded { rotation: rotation_id(&rotation), status: "cancelled" });
+            }
+            RotationStatus::InProgress if !force => {
+                return Err(Error::OverlapRunning { rotation: rotation_id(&rotation), until: rotation.overlap_until });
+            }
+            RotationStatus::InProgress | RotationStatus::OverlapEnded => {}
+        }
+        let forced = rotation.status(now) == RotationStatus::InProgress;
+        let event = actor
+            .event(EventType::KeyRotationCompleted, "complete", &rotation_id(&rotation), now)
+            .detail("forced", forced)
+            .detail("key_id", KeyId { signer: self.signer.id.clone(), sequence: rotation.to }.to_string());
+        self.audit.record(event.clone().pending()).await?;
+        let completed = Event::RotationCompleted(RotationCompleted { key: rotation.to, forced });
+        let standing = self.keyring.append(completed, guard.fence(), &actor.name, now).await?;
+        self.audit.record(event).await?;
+        standing.rotation(rotation.to).cloned().ok_or(Error::Internal("a completed rotation is gone"))
+    }
+
+    /// Takes a rotation back while its overlap runs: the old key is active again. **Commit point**:
+    /// the `rotation-cancelled` record.
+    pub async fn cancel(&self, id: &str, actor: &Actor) -> Result<Rotation, Error> {
+        let guard = self.begin_change().await?;
+        let now = self.clock.now();
+        let rotation = self.rotation(id)?;
+        if rotation.status(now) != RotationStatus::InProgress {
+            return Err(Error::RotationEnded { rotation: rotation_id(&rotation), status: "not in progress" });
+        }
+        let old = rotation
+            .from
+            .map(|sequence| self.keyring.find(&KeyId { signer: self.signer.id.clone(), sequence }))
+            .transpose()?;
+        if let Some(old) = old.filter(|old| old.state(now) != KeyState::Rotating) {
+            return Err(Error::KeyMayNotSign { id: old.id.clone(), state: old.state(now) });
+        }
+        let event = actor.event(EventType::KeyRotated, "cancel", &rotation_id(&rotation), now);
+        self.audit.record(event.clone().pending()).await?;
+        let cancelled = Event::RotationCancelled(RotationCancelled { key: rotation.to });
+        let standing = self.keyring.append(cancelled, guard.fence(), &actor.name, now).await?;
+        self.audit.record(event).await?;
+        standing.rotation(rotation.to).cloned().ok_or(Error::Internal("a cancelled rotation is gone"))
+    }
+
+    /// Destroys the private key of a retired or revoked key, for good. **Commit point**: the object
+    /// is gone from the token; the record says so, and a repeated call writes it if a crash did not.
+    pub async fn destroy(&self, key_id: &str, force: bool, actor: &Actor) -> Result<Arc<KeyEntry>, Error> {
+        let guard = self.begin_change().await?;
+        let now = self.clock.now();
+        let key = self.keyring.find_by_text(key_id)?;
+        if key.destroyed_at.is_some() {
+            return Ok(key);
+        }
+        let Some(ended) = key.ended_at(now) else {
+            return Err(Error::KeyMayStillSign { id: key.id.clone(), state: key.state(now) });
+        };
+        let earliest = ended.plus_seconds(self.policy.key.retention_seconds());
+        if now < earliest && !force {
+            return Err(Error::RetentionRunning { id: key.id.clone(), until: earliest });
+        }
+        let event = actor
+            .event(EventType::KeyAccessed, "destroy", &key.id.to_string(), now)
+            .detail("key_id", key.id.to_string());
+        self.audit.record(event.clone().pending().of_severity(Severity::Warning)).await?;
+        self.token.destroy_private_key(key.object_id.clone()).await?;
+        let destroyed = Event::KeyDestroyed(KeyDestroyed { key: key.id.sequence });
+        self.keyring.append(destroyed, guard.fence(), &actor.name, now).await?;
+        self.audit.record(event.of_severity(Severity::Warning)).await?;
+        self.keyring.find(&key.id)
+    }
+
+    /// A rotation by its id.
+    pub fn rotation(&self, id: &str) -> Result<Rotation, Error> {
+        let unknown = || Error::UnknownRotation(id.chars().take(100).collect());
+        let sequence: u32 = id.strip_prefix(ROTATION_PREFIX).and_then(|text| text.parse().ok()).ok_or_else(unknown)?;
+        self.keyring
+            .standing()
+            .rotation(sequence)
+            .filter(|rotation| rotation_id(rotation) == id)
+            .cloned()
+            .ok_or_else(unknown)
+    }
+
+    fn overlap(&self, order: &RotationOrder) -> Result<i64, Error> {
+        let maximum = u64::try_from(self.policy.key.maximum_age_seconds()).unwrap_or(0);
+        match order.overlap_seconds {
+            None => Ok(self.policy.key.overlap_seconds()),
+            Some(seconds) if seconds < maximum => Ok(i64::try_from(seconds).unwrap_or(0)),
+            Some(_) => {
+                Err(InvalidField { field: "overlap_seconds", detail: "must be less than the maximum key age" }.into())
+            }
+        }
+    }
+}
+
+const ROTATION_PREFIX: &str = "rotation-";
+
+/// `rotation-<sequence of the new key>`
+#[must_use]
+pub fn rotation_id(rotation: &Rotation) -> String {
+    format!("{ROTATION_PREFIX}{}", rotation.to)
+}
+
+/// A rotation on a ledger without any key that was ever active: making the first key.
+fn first_activation(key: &KeyEntry, now: Timestamp, order: &RotationOrder, actor: &Actor) -> Rotation {
+    Rotation {
+        to: key.id.sequence,
+        from: None,
+        started_at: now,
+        overlap_until: now,
+        emergency: order.emergency,
+        reason: order.reason.clone(),
+        initiated_by: actor.initiated_by.clone(),
+        notes: order.notes.clone(),
+        completed_at: Some(now),
+        cancelled_at: None,
+        forced: false,
+    }
+}
+
+fn octets(bytes: Vec<u8>) -> OctetString {
+    OctetString::new(bytes).expect("far below DER's length limits")
+}
+
+/// What is due without anyone asking.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    Rotate,
+    Complete(String),
+}
+
+/// What automatic operation wants done at `now`. Looks at states, not at timers.
+#[must_use]
+pub fn due(standing: &Standing, now: Timestamp, policy: &KeyPolicy) -> Option<Due> {
+    let ended = standing.rotations().rev().find(|rotation| rotation.status(now) == RotationStatus::OverlapEnded);
+    if let Some(rotation) = ended.filter(|_| policy.complete_automatically) {
+        return Some(Due::Complete(rotation_id(rotation)));
+    }
+    let age = standing.active().and_then(|key| key.activated_at).map(|activated| now.seconds_since(activated));
+    let old_enough = age.zip(policy.rotate_at_seconds()).is_some_and(|(age, limit)| age >= limit);
+    (old_enough && standing.rotation_in_progress(now).is_none()).then_some(Due::Rotate)
+}

@@ -1,0 +1,173 @@
+//! Revocation that holds everywhere when the call returns, and the emergency as one call.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    audit::{Event, EventType, Severity},
+    key::{
+        KeyEntry, Revocation, RevocationReason, Rotation,
+        record::{VERSION, to_generalized_time},
+    },
+    service::{
+        Error, Service,
+        lifecycle::{Actor, RotationOrder},
+    },
+    timestamp::Timestamp,
+};
+
+/// A revocation that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct RevocationOrder {
+    pub reason: RevocationReason,
+    pub compromised_at: Option<Timestamp>,
+}
+
+/// A revocation that holds.
+#[derive(Debug)]
+pub struct RevocationDone {
+    pub key: Arc<KeyEntry>,
+    /// From the call to the moment since which no appliance signs with the key.
+    pub time_to_safe: Duration,
+    /// False when the key was revoked before this call.
+    pub newly: bool,
+}
+
+/// An emergency that is over.
+#[derive(Debug)]
+pub struct EmergencyDone {
+    pub revocation: RevocationDone,
+    pub active: Arc<KeyEntry>,
+    pub rotation: Option<Rotation>,
+}
+
+impl Service {
+    /// Revokes a key. **Commit point**: the revocation on the token. After it the call waits until
+    /// every appliance's older view of the ledger has lost its lease. It takes no lock: nothing may
+    /// stand in its way.
+    pub async fn revoke(&self, key_id: &str, order: RevocationOrder, actor: &Actor) -> Result<RevocationDone, Error> {
+        let begun = Instant::now();
+        let (key, newly) = self.commit_revocation(key_id, order, actor).await?;
+        self.settle(begun, key, newly, actor).await
+    }
+
+    async fn commit_revocation(
+        &self,
+        key_id: &str,
+        order: RevocationOrder,
+        actor: &Actor,
+    ) -> Result<(Arc<KeyEntry>, bool), Error> {
+        let key = match self.keyring.find_by_text(key_id) {
+            Ok(key) => key,
+            // It may be younger than the last reading.
+            Err(_) => {
+                self.keyring.refresh().await?;
+                self.keyring.find_by_text(key_id)?
+            }
+        };
+        if key.revoked.is_some() {
+            return Ok((key, false));
+        }
+        let now = self.clock.now();
+        let event = actor
+            .event(EventType::KeyRevoked, "revoke", &key.id.to_string(), now)
+            .detail("key_id", key.id.to_string())
+            .detail("reason", order.reason.as_str());
+        self.audit.record(event.clone().pending().of_severity(Severity::Critical)).await?;
+        let revocation = Revocation {
+            version: VERSION,
+            signer: self.signer.id.as_str().to_owned(),
+            key: key.id.sequence,
+            time: to_generalized_time(now),
+            reason: order.reason.to_string(),
+            actor: actor.name.clone(),
+            initiated_by: actor.initiated_by.clone(),
+            compromised_at: order.compromised_at.map(to_generalized_time),
+        };
+        self.keyring.append_revocation(&revocation).await?;
+        Ok((self.keyring.find(&key.id)?, true))
+    }
+
+    /// Waits until no older view of the ledger can sign any more, and records that it holds.
+    async fn settle(
+        &self,
+        begun: Instant,
+        key: Arc<KeyEntry>,
+        newly: bool,
+        actor: &Actor,
+    ) -> Result<RevocationDone, Error> {
+        // A key that was revoked before may have been a moment ago, by someone else: wait all the same.
+        tokio::time::sleep(self.policy.settle_time).await;
+        let time_to_safe = begun.elapsed();
+        if newly {
+            let event = actor
+                .event(EventType::KeyRevoked, "revoke", &key.id.to_string(), self.clock.now())
+                .detail("key_id", key.id.to_string())
+                .detail("time_to_safe_seconds", time_to_safe.as_secs_f64());
+            self.audit.record(event.of_severity(Severity::Critical)).await?;
+        }
+        Ok(RevocationDone { key, time_to_safe, newly })
+    }
+
+    /// Goes on with a ledger that an operator accepted by name although it is not the one seen
+    /// before. Keys that were revoked stay so: their revocations are put back on the token.
+    pub async fn take_over_ledger(&self, remembered: &BTreeSet<u32>) -> Result<(), Error> {
+        let standing = self.keyring.standing();
+        tracing::warn!(
+            head = hex::encode(standing.head()),
+            "an operator accepted a ledger that does not continue what was seen before"
+        );
+        let event =
+            Event::of_service(EventType::SecurityAlert, "accept_ledger", self.signer.id.as_str(), self.clock.now())
+                .of_severity(Severity::Critical)
+                .detail("ledger_head", hex::encode(standing.head()));
+        self.audit.record(event).await?;
+        let lost = |key: &&Arc<KeyEntry>| remembered.contains(&key.id.sequence) && key.revoked.is_none();
+        let order = RevocationOrder { reason: RevocationReason::Administrative, compromised_at: None };
+        for key in standing.keys().filter(lost) {
+            self.commit_revocation(&key.id.to_string(), order, &Actor::program("start")).await?;
+        }
+        Ok(())
+    }
+
+    /// Revokes (the active key, unless another is named), generates, activates. Called again after
+    /// a crash or a lost answer, it does what is still to be done.
+    pub async fn emergency(
+        &self,
+        key_id: Option<&str>,
+        order: RevocationOrder,
+        notes: &str,
+        actor: &Actor,
+    ) -> Result<EmergencyDone, Error> {
+        let begun = Instant::now();
+        let standing = self.keyring.refresh().await?;
+        let named = match key_id {
+            Some(id) => id.to_owned(),
+            None => match (standing.active(), standing.keys().rev().find(|key| key.revoked.is_some())) {
+                (Some(active), _) => active.id.to_string(),
+                // Nothing is active: a first try got as far as the revocation.
+                (None, Some(revoked)) => revoked.id.to_string(),
+                (None, None) => return Err(Error::NoActiveKey),
+            },
+        };
+        let (key, newly) = self.commit_revocation(&named, order, actor).await?;
+        let rotation = match self.keyring.standing().active() {
+            Some(_) => None,
+            None => {
+                let order = RotationOrder {
+                    reason: order.reason.to_string(),
+                    notes: notes.to_owned(),
+                    emergency: true,
+                    ..RotationOrder::default()
+                };
+                Some(self.rotate(&order, actor).await?)
+            }
+        };
+        let revocation = self.settle(begun, key, newly, actor).await?;
+        let active = self.keyring.standing().active().cloned().ok_or(Error::NoActiveKey)?;
+        Ok(EmergencyDone { revocation, active, rotation })
+    }
+}

@@ -1,0 +1,93 @@
+//! What happens without anyone asking: due rotations, warnings, a look at the active key. It looks
+//! at states, never at edges, so that a machine that slept through a deadline catches up. Nothing
+//! here decides whether a key signs: deadlines count at use.
+
+use crate::{
+    audit::{Event, EventType, Severity},
+    key::{KeyId, KeyState},
+    service::{
+        Error, Service,
+        lifecycle::{Actor, Due, RotationOrder, due},
+    },
+    timestamp::Timestamp,
+};
+
+/// Remembers what has been said, so that a warning comes once a day and a record once.
+#[derive(Default)]
+pub struct Upkeep {
+    warned_at: Option<Timestamp>,
+    recorded: Vec<(KeyId, KeyState)>,
+}
+
+const DAY_SECONDS: i64 = 86_400;
+
+impl Upkeep {
+    /// One round. Failures are logged; the next round tries again.
+    pub async fn run(&mut self, service: &Service) {
+        if let Err(error) = service.do_what_is_due().await {
+            tracing::warn!(%error, "automatic key upkeep failed");
+        }
+        if let Err(error) = self.warn(service).await {
+            tracing::warn!(%error, "a key warning could not be recorded");
+        }
+        if let Err(error) = service.watch_attributes().await {
+            tracing::warn!(%error, "the active key's attributes could not be read");
+        }
+    }
+
+    async fn warn(&mut self, service: &Service) -> Result<(), Error> {
+        let now = service.clock.now();
+        let standing = service.keyring.standing();
+        let Some(key) = standing.active() else { return Ok(()) };
+        let state = key.state(now);
+        let age = key.activated_at.map_or(0, |activated| now.seconds_since(activated));
+        if state == KeyState::Active && age < service.policy.key.warn_age_seconds() {
+            return Ok(());
+        }
+        if self.warned_at.is_none_or(|last| now.seconds_since(last) >= DAY_SECONDS || now < last) {
+            self.warned_at = Some(now);
+            tracing::warn!(key_id = %key.id, expires_at = %key.not_after, state = state.as_str(), "the active key must be rotated");
+        }
+        let once = (key.id.clone(), state);
+        if self.recorded.contains(&once) {
+            return Ok(());
+        }
+        let (kind, severity) = match state {
+            KeyState::Expired => (EventType::KeyExpired, Severity::Critical),
+            KeyState::Pending | KeyState::Active | KeyState::Rotating | KeyState::Retired | KeyState::Revoked => {
+                (EventType::HealthCheck, Severity::Warning)
+            }
+        };
+        let event = Event::of_service(kind, "warn", key.id.to_string(), now)
+            .of_severity(severity)
+            .detail("key_id", key.id.to_string())
+            .detail("expires_at", key.not_after.to_string());
+        service.audit.record(event).await?;
+        self.recorded.push(once);
+        Ok(())
+    }
+}
+
+impl Service {
+    async fn do_what_is_due(&self) -> Result<(), Error> {
+        let actor = Actor::program("automatic");
+        let standing = self.keyring.standing();
+        match due(&standing, self.clock.now(), &self.policy.key) {
+            Some(Due::Complete(rotation)) => {
+                self.complete(&rotation, false, &actor).await?;
+                tracing::info!(rotation, "completed: its overlap has ended");
+            }
+            Some(Due::Rotate) => {
+                let order = RotationOrder {
+                    reason: "rotation".into(),
+                    notes: "maximum age".into(),
+                    ..RotationOrder::default()
+                };
+                let rotation = self.rotate(&order, &actor).await?;
+                tracing::info!(new_key = rotation.to, "rotated: the active key had reached its age");
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
