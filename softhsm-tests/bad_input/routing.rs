@@ -1,6 +1,6 @@
 //! Paths and methods that are not ours.
 
-use super::{answer_to, assert_refused};
+use super::{answer_to, assert_field, assert_refused};
 use crate::support::{
     appliance::Appliance,
     http::{Connection, request},
@@ -153,4 +153,21 @@ fn a_request_id_is_taken_over_only_when_it_is_harmless() {
         let given = id_for(id);
         assert!(given != id && given.len() == 36, "{id:?} became {given:?}");
     }
+}
+
+#[test]
+fn a_query_that_is_not_understood_is_refused() {
+    let appliance = Appliance::dev();
+    let path = "/api/v1/keys/veid-signer-dev:1/evidence";
+    for (query, field) in [
+        ("x=1", "(query)"),
+        ("challenge=0123456789abcdef&challenge=0123456789abcdef", "(query)"),
+        ("%", "(query)"),
+        ("challenge=", "challenge"),
+        ("challenge=short", "challenge"),
+        ("challenge=%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff%ff", "challenge"),
+    ] {
+        assert_field(query, &get(&appliance, &format!("{path}?{query}")), field);
+    }
+    assert_eq!(get(&appliance, &format!("{path}?challenge=0123456789abcdef")).status, 200);
 }
