@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::support::{
     appliance::{Answer, Appliance, attestation_request},
@@ -18,6 +18,18 @@ use crate::support::{
 const REQUESTS: usize = 100_000;
 const THREADS: usize = 4;
 const SEED: u64 = 0x5eed_0002;
+
+/// Where bodies are thrown. Not at what would revoke or destroy keys: that would only end the game.
+const BODIES: [&str; 8] = [
+    "/api/v1/nonces",
+    "/api/v1/nonces/batch",
+    "/api/v1/attestations",
+    "/api/v1/attestations/verify",
+    "/api/v1/sign",
+    "/api/v1/verify",
+    "/api/v1/keys",
+    "/api/v1/keys/rotate",
+];
 
 /// What one thread has seen.
 #[derive(Debug, Default)]
@@ -202,7 +214,7 @@ impl Caller {
         let expected = answer.status < 500 || (answer.status == 503 && answer.problem() == "nonce-store-full");
         assert!(expected, "{}", shown());
         assert!(!answer.text().contains("CKR_"), "{}", shown());
-        if answer.status == 200 && throw.method == "POST" {
+        if answer.status < 300 && throw.method == "POST" {
             let path = throw.path.split('?').next().unwrap();
             *self.seen.accepted.entry(path.to_owned()).or_default() += 1;
             if throw.path.starts_with("/api/v1/nonces") {
@@ -278,7 +290,6 @@ fn somewhere<'a>(dice: &mut Dice, value: &'a mut Value) -> &'a mut Value {
 }
 
 fn callers(appliance: &Appliance) -> impl Iterator<Item = Caller> {
-    let table = routes::all();
     let with_proofs = || {
         let mut request = attestation_request("");
         let proof = json!({
@@ -289,16 +300,18 @@ fn callers(appliance: &Appliance) -> impl Iterator<Item = Caller> {
         request["metadata"] = json!({ "a": "1", "b": "2" });
         request
     };
-    let bodies: Vec<_> = table
+    let bodies: Vec<_> = routes::with_bodies()
         .iter()
-        .filter(|route| route.method == "POST")
-        .filter_map(|route| {
-            let body = routes::acceptable_body(&route.path, appliance)?;
-            let body = if route.path == "/api/v1/attestations" { with_proofs() } else { body };
-            Some((route.path.clone(), body))
+        .filter(|route| BODIES.contains(&route.path.as_str()))
+        .map(|route| match route.path.as_str() {
+            "/api/v1/attestations" => (route.path.clone(), with_proofs()),
+            path => (path.to_owned(), routes::acceptable_body(path, appliance)),
         })
         .collect();
-    let plain: Vec<_> = table.iter().map(|route| (route.method, route.concrete(appliance))).collect();
+    let plain: Vec<_> = routes::all()
+        .iter()
+        .map(|route| (route.method, route.path.replace("{key_id}", "veid-signer-dev:1").replace("{rotation_id}", "x")))
+        .collect();
     (0..THREADS).map(move |thread| Caller {
         dice: Dice::new(SEED + thread as u64),
         bodies: bodies.clone(),
@@ -325,7 +338,9 @@ fn no_generated_request_makes_a_panic_or_a_server_error() {
     println!("{REQUESTS} requests, seed {SEED:#x}: {all:?}");
 
     // The dice reached every route, and kinds of refusal from the first check to the last.
-    assert_eq!(all.accepted.len(), 8, "{:?}", all.accepted);
+    for path in BODIES {
+        assert!(all.accepted.contains_key(path), "{path} is not in {:?}", all.accepted);
+    }
     for problem in ["invalid-json", "unsupported-media-type", "nonce-subject-mismatch", "nonce-store-full"] {
         assert!(all.problems.contains(problem), "{problem} is not in {:?}", all.problems);
     }

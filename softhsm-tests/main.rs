@@ -7,6 +7,7 @@ mod architecture;
 mod bad_input;
 mod certificates;
 mod continuity;
+mod documents;
 mod generated_requests;
 mod main_job;
 mod pin;

@@ -143,7 +143,9 @@ fn the_pin_appears_nowhere() {
     let mut seen = String::new();
     for route in routes::all() {
         let good = route.call(&appliance);
-        assert_eq!(good.status, 200, "{}: {}", route.path, good.text());
+        // A rotation that the table's order has completed cannot be cancelled any more.
+        let ended = good.status == 409 && route.path.ends_with("/cancel");
+        assert!(good.status < 300 || ended, "{}: {} {}", route.path, good.status, good.text());
         let path = route.concrete(&appliance);
         for answer in [
             good,

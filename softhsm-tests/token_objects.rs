@@ -71,9 +71,9 @@ fn without_a_login_neither_private_key_nor_ledger_is_listed() {
 #[test]
 fn openssl_reads_a_ledger_record() {
     let site = Site::with_key();
-    for (record, contents) in [
-        ("000001 key-generated", &[SIGNER, "init", "veid-signer-test:1 P-256", "prime256v1", "OBJECT"][..]),
-        ("000002 key-activated", &[SIGNER, "init"]),
+    for (record, times, contents) in [
+        ("000001 key-generated", 3, &[SIGNER, "init", "veid-signer-test:1 P-256", "prime256v1", "OBJECT"][..]),
+        ("000002 key-activated", 2, &[SIGNER, "init"]),
     ] {
         let file = site.path("record.der");
         let file = file.to_str().unwrap();
@@ -84,8 +84,7 @@ fn openssl_reads_a_ledger_record() {
         for part in contents {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
-        let times = text.lines().filter(|line| line.contains("GENERALIZEDTIME")).count();
-        assert_eq!(times, if record.ends_with("generated") { 3 } else { 2 }, "{text}");
+        assert_eq!(text.matches("GENERALIZEDTIME").count(), times, "{text}");
     }
 }
 

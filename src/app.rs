@@ -147,7 +147,7 @@ impl Opened {
 
 fn ledger(config: &Config, token: &Arc<Token>) -> Result<Arc<dyn Ledger>, StartError> {
     Ok(match &config.ledger {
-        LedgerConfig::Token => Arc::new(DataObjectLedger::new(Arc::clone(token))),
+        LedgerConfig::Token {} => Arc::new(DataObjectLedger::new(Arc::clone(token))),
         LedgerConfig::File { path } => {
             Arc::new(FileLedger::open(path).map_err(|source| StartError::LedgerFile { path: path.clone(), source })?)
         }

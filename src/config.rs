@@ -63,14 +63,20 @@ impl Default for StateConfig {
 }
 
 /// `[ledger]`: where the key ledger is kept.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, tag = "store", rename_all = "kebab-case")]
 pub enum LedgerConfig {
     /// Data objects on the token: an appliance beside the same token needs nothing else.
-    #[default]
-    Token,
+    // With braces: serde would let unknown keys pass beside a variant without them.
+    Token {},
     /// A file, for tokens without data objects. Only one appliance may then use the token.
     File { path: PathBuf },
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self::Token {}
+    }
 }
 
 /// Why a configuration is refused. The message names the place.

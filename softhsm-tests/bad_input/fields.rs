@@ -309,3 +309,37 @@ fn attestations_to_verify() {
         ],
     );
 }
+
+#[test]
+fn changes_of_keys() {
+    let words = |field: &'static str, good: &'static str| {
+        ["5", "[]", "\"x\"", leak(format!("{{{good}:null}}")), leak(format!("[{good}]"))]
+            .map(|wrong| (good, wrong, field))
+    };
+    let mut rotate = vec![
+        ("\"reason\":\"test\",", "", "reason"),
+        ("\"initiated_by\":\"me\",", "", "initiated_by"),
+        ("\"me\"", "5", "initiated_by"),
+        ("\"me\"", leak(format!("\"{}\"", "x".repeat(129))), "initiated_by"),
+        ("true", "\"true\"", "dry_run"),
+        ("true", "true,\"emergency\":1", "emergency"),
+        ("true", "true,\"overlap_seconds\":-1", "overlap_seconds"),
+        ("true", "true,\"dry_run\":false", "dry_run"),
+        ("true", "true,\"extra\":1", "extra"),
+    ];
+    rotate.extend(words("algorithm", "\"P-256\""));
+    let good = r#"{"reason":"test","initiated_by":"me","algorithm":"P-256","dry_run":true}"#;
+    refuses("/api/v1/keys/rotate", |_| good.to_owned(), &rotate);
+
+    let mut revoke = vec![
+        (",\"initiated_by\":\"me\"", "", "initiated_by"),
+        ("\"reason\":\"compromised\",", "", "reason"),
+        ("\"me\"", "\"me\",\"compromised_at\":\"yesterday\"", "compromised_at"),
+        ("\"me\"", "\"me\",\"force\":true", "force"),
+        ("\"me\"", "\"me\",\"reason\":\"rotation\"", "reason"),
+    ];
+    revoke.extend(words("reason", "\"compromised\""));
+    let good = |_: &Appliance| r#"{"reason":"compromised","initiated_by":"me"}"#.to_owned();
+    refuses("/api/v1/keys/veid-signer-dev:1/revoke", good, &revoke);
+    refuses("/api/v1/keys/emergency", good, &words("reason", "\"compromised\""));
+}

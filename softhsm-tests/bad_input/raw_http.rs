@@ -90,7 +90,7 @@ fn the_body_of_a_refused_request_is_never_taken_for_a_request() {
     for (request, status) in [
         (request("POST", "/api/v1/nonces", &text, smuggled), 415),
         (request("POST", "/nowhere", &text, smuggled), 404),
-        (request("POST", "/api/v1/rotations", &text, smuggled), 405),
+        (request("POST", "/api/v1/signer", &text, smuggled), 405),
         (request("POST", "/api/v1/sign/test", &text, smuggled), 200),
         (request("GET", "/livez", &text, smuggled), 200),
         (request("GET", "/nowhere", &text, smuggled), 404),

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::appliance::{Answer, Appliance, attestation_request};
 
-/// One route: method, and path with its parameters in braces.
+/// One route: a method, and a path with its parameters in braces.
+#[derive(Clone)]
 pub struct Route {
     pub method: &'static str,
     pub path: String,
@@ -19,69 +20,96 @@ pub fn all() -> Vec<Route> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/server.rs");
     let text = fs::read_to_string(source).unwrap();
     let table = text.split_once("fn routes(").unwrap().1.split_once("\n}").unwrap().0;
-    let routes = |service: &str| -> Vec<Route> {
-        let Some((methods, rest)) = service.trim_start().split_once("(\"") else { return Vec::new() };
-        let methods: &[_] = match methods {
-            "get" => &["GET"],
-            "post" => &["POST"],
-            "get_and_post" => &["GET", "POST"],
-            // The certificate, whose PUT takes PEM and has tests of its own.
-            "get_and_put" => &["GET"],
-            other => panic!("a route by {other}: teach this test about it"),
-        };
-        let path = rest.split_once('"').unwrap().0;
-        methods.iter().map(|method| Route { method, path: path.to_owned() }).collect()
-    };
-    let routes: Vec<_> = table.split(".service(").skip(1).flat_map(routes).collect();
+    let services = table.split(".service(").skip(1);
+    let routes: Vec<_> = services
+        .flat_map(|service| {
+            let path = service.split('"').nth(1).unwrap();
+            methods(service.trim_start()).iter().map(|method| Route { method, path: path.to_owned() })
+        })
+        .collect();
     assert!(routes.len() >= 20, "only {} routes found: has the table another form?", routes.len());
     routes
 }
 
+fn methods(service: &str) -> &'static [&'static str] {
+    match service.split('(').next().unwrap() {
+        "get" => &["GET"],
+        "post" => &["POST"],
+        "get_and_post" => &["GET", "POST"],
+        "get_and_put" => &["GET", "PUT"],
+        other => panic!("a route by {other}: teach this test about it"),
+    }
+}
+
+/// The `Allow` header of a path.
+pub fn allowed(path: &str) -> String {
+    let methods = all().into_iter().filter(|route| route.path == path).map(|route| route.method);
+    methods.map(|method| if method == "GET" { "GET, HEAD" } else { method }).collect::<Vec<_>>().join(", ")
+}
+
+/// The routes that read a JSON body, and only read: any number of requests leaves the keys as they are.
+pub fn with_harmless_bodies() -> Vec<Route> {
+    let mut routes = with_bodies();
+    routes.retain(|route| !route.changes_keys());
+    assert_eq!(routes.len(), 6);
+    routes
+}
+
+/// The routes that read a JSON body.
+pub fn with_bodies() -> Vec<Route> {
+    let without = ["/api/v1/sign/test", "/api/v1/nonce/cleanup"];
+    all().into_iter().filter(|route| route.method == "POST" && !without.contains(&route.path.as_str())).collect()
+}
+
 impl Route {
-    /// The path with parameters that exist and that the route accepts.
+    fn changes_keys(&self) -> bool {
+        ["/api/v1/keys", "/api/v1/rotations"].iter().any(|prefix| self.path.starts_with(prefix))
+    }
+
+    /// Its body may be left out.
+    pub fn takes_nothing(&self) -> bool {
+        ["/destroy", "/complete", "/cancel"].iter().any(|end| self.path.ends_with(end))
+    }
+
+    /// The path with parameters that exist. A rotation is begun when there is none.
     pub fn concrete(&self, appliance: &Appliance) -> String {
-        let mut path = self.path.clone();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let mut path = self.path.replace("{name}", "invalid-json");
         if path.contains("{key_id}") {
-            path = path.replace("{key_id}", &self.key_id(appliance));
+            // The oldest key, which may be revoked and destroyed.
+            let keys = appliance.get("/api/v1/keys").ok();
+            path = path.replace("{key_id}", &text(&keys.as_array().unwrap().last().unwrap()["key_id"]));
         }
         if path.contains("{rotation_id}") {
-            // An emergency ends whatever is in progress; the rotation after it can be completed or cancelled.
-            rotate(appliance, true);
-            path = path.replace("{rotation_id}", &rotate(appliance, false));
+            if appliance.get("/api/v1/rotations").ok() == json!([]) {
+                let rotate = json!({ "reason": "test", "initiated_by": "test" });
+                assert_eq!(appliance.post("/api/v1/keys/rotate", &rotate).status, 201);
+            }
+            path = path.replace("{rotation_id}", &text(&appliance.get("/api/v1/rotations").ok()[0]["rotation_id"]));
         }
-        path = path.replace("{name}", "invalid-json");
         assert!(!path.contains('{'), "{path}: teach this test about the parameter");
         path
     }
 
-    /// The active key, or one that may be revoked or destroyed without stopping everything.
-    fn key_id(&self, appliance: &Appliance) -> String {
-        let active = || appliance.get("/api/v1/keys/active").ok()["key_id"].as_str().unwrap().to_owned();
-        if !self.path.ends_with("/revoke") && !self.path.ends_with("/destroy") {
-            return active();
-        }
-        let old = active();
-        rotate(appliance, true);
-        old
-    }
-
-    /// Calls it in a way that succeeds.
+    /// Calls it in a way that succeeds, when routes are called in the order of the table.
     pub fn call(&self, appliance: &Appliance) -> Answer {
         let path = self.concrete(appliance);
         match self.method {
             "GET" => appliance.get(&path),
-            _ => match acceptable_body(&self.path, appliance) {
-                Some(body) => appliance.post(&path, &body),
-                None => appliance.post_empty(&path),
-            },
+            // The chain of a key's own certificate alone.
+            "PUT" => appliance.put_bytes(&path, "application/x-pem-file", &appliance.get(&path).body),
+            _ if with_bodies().iter().any(|route| route.path == self.path) => {
+                appliance.post(&path, &acceptable_body(&self.path, appliance))
+            }
+            _ => appliance.post_empty(&path),
         }
     }
 }
 
-/// A body that the route accepts; `None` for routes that take none.
-pub fn acceptable_body(path: &str, appliance: &Appliance) -> Option<Value> {
+/// A body that the route accepts.
+pub fn acceptable_body(path: &str, appliance: &Appliance) -> Value {
     let data = STANDARD.encode("data");
-    Some(match path {
+    match path {
         "/api/v1/nonces" => json!({ "attestation_type": "email_verification" }),
         "/api/v1/nonces/batch" => json!({ "attestation_type": "email_verification", "count": 2 }),
         "/api/v1/attestations" => attestation_request(&appliance.nonce()),
@@ -93,27 +121,12 @@ pub fn acceptable_body(path: &str, appliance: &Appliance) -> Option<Value> {
             let signed = appliance.post("/api/v1/sign", &json!({ "data": data, "purpose": "test" })).ok();
             json!({ "data": data, "purpose": "test", "signature": signed["signature"] })
         }
-        "/api/v1/keys" => {
-            // At most two may be pending: a rotation takes one.
-            rotate(appliance, true);
-            json!({ "initiated_by": "test" })
-        }
-        "/api/v1/keys/rotate" => json!({ "reason": "rotation", "initiated_by": "test", "emergency": true }),
-        "/api/v1/keys/emergency" => json!({ "initiated_by": "test" }),
-        "/api/v1/keys/{key_id}/revoke" => json!({ "reason": "administrative", "initiated_by": "test" }),
-        "/api/v1/keys/{key_id}/destroy" | "/api/v1/rotations/{rotation_id}/complete" => {
-            json!({ "force": true, "initiated_by": "test" })
-        }
-        "/api/v1/rotations/{rotation_id}/cancel" => json!({ "initiated_by": "test" }),
-        "/api/v1/sign/test" | "/api/v1/nonce/cleanup" => return None,
+        "/api/v1/keys" | "/api/v1/keys/emergency" => json!({ "initiated_by": "test" }),
+        "/api/v1/keys/rotate" => json!({ "reason": "test", "initiated_by": "test", "dry_run": true }),
+        "/api/v1/keys/{key_id}/revoke" => json!({ "reason": "compromised", "initiated_by": "test" }),
+        "/api/v1/keys/{key_id}/destroy"
+        | "/api/v1/rotations/{rotation_id}/complete"
+        | "/api/v1/rotations/{rotation_id}/cancel" => json!({ "force": true, "initiated_by": "test" }),
         other => panic!("{other}: teach this test what it accepts"),
-    })
-}
-
-/// Rotates; returns the rotation's id.
-fn rotate(appliance: &Appliance, emergency: bool) -> String {
-    let body = json!({ "reason": "rotation", "initiated_by": "test", "emergency": emergency });
-    let answer = appliance.post("/api/v1/keys/rotate", &body);
-    assert_eq!(answer.status, 201, "{}", answer.text());
-    answer.json()["rotation_id"].as_str().unwrap().to_owned()
+    }
 }

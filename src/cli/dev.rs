@@ -188,7 +188,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         },
         state: StateConfig { directory: layout.root.clone(), accept_ledger_head: None },
         token: token::Config::new(module.to_owned(), uri, layout.pin.clone()),
-        ledger: LedgerConfig::Token,
+        ledger: LedgerConfig::default(),
         // The token is this process's own.
         fleet: FleetConfig { single: true, ..FleetConfig::default() },
         key_policy: KeyPolicy::default(),

@@ -6,7 +6,7 @@ use std::{future::Future, pin::Pin};
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest,
     dev::Payload,
-    error::PayloadError,
+    error::{PayloadError, QueryPayloadError},
     http::header::{self, ContentEncoding},
     web,
 };
@@ -72,6 +72,18 @@ impl FromRequest for Pem {
         let body = web::Bytes::from_request(request, payload);
         Box::pin(async move { body.await.map(Self).map_err(|error| unreadable(&error)) })
     }
+}
+
+/// How a query string that does not parse is refused.
+pub(super) fn queries() -> web::QueryConfig {
+    web::QueryConfig::default().error_handler(|error, _| {
+        let detail = match &error {
+            QueryPayloadError::Deserialize(error) => bounded(&error.to_string()),
+            // actix-web's own, open list.
+            _ => "the query string cannot be read".to_owned(),
+        };
+        Problem::field("(query)", detail).into()
+    })
 }
 
 fn says_json(request: &HttpRequest) -> Result<(), Problem> {

@@ -12,7 +12,7 @@ use super::{
     rotations::{RotationView, actor},
 };
 use crate::{
-    attestation::Text,
+    attestation::{Text, strict},
     key::{Algorithm, RevocationReason},
     service::{
         Service,
@@ -34,7 +34,7 @@ pub struct RotateRequest {
     emergency: bool,
     #[serde(default)]
     overlap_seconds: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::optional_word")]
     algorithm: Option<Algorithm>,
     #[serde(default)]
     dry_run: bool,
@@ -75,6 +75,7 @@ pub async fn rotate(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a revocation request object")]
 pub struct RevokeRequest {
+    #[serde(deserialize_with = "strict::word")]
     reason: RevocationReason,
     initiated_by: Text<128>,
     #[serde(default)]
@@ -114,7 +115,7 @@ pub struct EmergencyRequest {
     /// The key to revoke; left out, the active one.
     #[serde(default)]
     key_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::optional_word")]
     reason: Option<RevocationReason>,
     initiated_by: Text<128>,
     #[serde(default)]
@@ -157,7 +158,7 @@ pub async fn emergency(
 #[serde(deny_unknown_fields, expecting = "a key request object")]
 pub struct GenerateRequest {
     initiated_by: Text<128>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::optional_word")]
     algorithm: Option<Algorithm>,
 }
 

@@ -42,6 +42,7 @@ impl Servers {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&api_service)))
                 .app_data(web::PayloadConfig::new(body::MAX_BODY_BYTES))
+                .app_data(body::queries())
                 .wrap(from_fn(request::identify))
                 .configure(routes)
                 .default_service(web::to(problem::not_found))

@@ -68,7 +68,10 @@ impl Servers {
             return Ok(Self::Single(nodes.client(address(url)?)?));
         }
         if let Some(sentinel) = &config.sentinel {
-            let own = Credentials { settings: login(sentinel.username.as_ref(), sentinel.password_file.as_ref())?, certificates };
+            let own = Credentials {
+                settings: login(sentinel.username.as_ref(), sentinel.password_file.as_ref())?,
+                certificates,
+            };
             let addresses = sentinel.urls.iter().map(address).collect::<Result<Vec<_>, _>>()?;
             let tls = addresses.first().is_some_and(is_tls);
             let sentinels = addresses.into_iter().map(|info| own.client(info)).collect::<Result<Vec<_>, _>>()?;

@@ -1,0 +1,121 @@
+//! What is written for people agrees with the program: problem types, example configurations.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use verification_signer::{config::Config, http::problem::KINDS};
+
+use crate::support::appliance::Appliance;
+
+#[test]
+fn every_problem_type_is_explained_under_its_own_address() {
+    let appliance = Appliance::dev();
+    for kind in KINDS {
+        let answer = appliance.get(&format!("/problems/{}", kind.name));
+        assert_eq!(answer.status, 200, "{}", kind.name);
+        let text = answer.text();
+        let status = format!("status {}", kind.status.as_u16());
+        assert!(text.contains(kind.name) && text.contains(&status) && text.contains(kind.remedy), "{text}");
+    }
+}
+
+fn examples() -> Vec<(PathBuf, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("hsm-config");
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let examples: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect();
+    assert!(!examples.is_empty());
+    examples
+}
+
+/// The example that documents every key.
+fn complete_example() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("hsm-config/softhsm2.toml")).unwrap()
+}
+
+#[test]
+fn every_example_configuration_is_accepted() {
+    for (path, text) in examples() {
+        Config::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
+/// A line `key = value`, possibly commented out, in its table.
+#[derive(Debug)]
+struct Line {
+    number: usize,
+    table: String,
+    key: String,
+    active: bool,
+}
+
+fn lines(text: &str) -> Vec<Line> {
+    let mut table = String::new();
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.trim_end_matches(']').to_owned();
+        }
+        let active = !line.starts_with('#');
+        let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") else { continue };
+        if key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
+            found.push(Line { number, table: table.clone(), key: key.to_owned(), active });
+        }
+    }
+    found
+}
+
+/// What the program knows, from its own mouth: the refusal of an unknown name lists the known ones.
+fn known_names(text: &str) -> BTreeSet<String> {
+    let refusal = Config::parse(text).unwrap_err();
+    let (_, known) = refusal.split_once(", expected ").unwrap_or_else(|| panic!("{refusal}"));
+    known.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn the_example_names_every_table_and_every_key_and_no_other() {
+    // A whole table that is commented out is documented all the same.
+    let text = complete_example().replace("\n# [", "\n[");
+    let lines = lines(&text);
+    let tables = known_names(&format!("{text}\n[no-such-table]\n"));
+    assert_eq!(tables, lines.iter().map(|line| line.table.clone()).collect());
+    for table in &tables {
+        let documented: BTreeSet<_> =
+            lines.iter().filter(|line| line.table == *table).map(|line| line.key.clone()).collect();
+        let head = format!("[{table}]\n");
+        assert_eq!(text.matches(&head).count(), 1, "{head}");
+        let wrong = text.replace(&head, &format!("{head}no-such-key = 1\n"));
+        let known = match table.as_str() {
+            // A choice of variants: `store` is its tag, and this variant has no keys.
+            "ledger" => {
+                assert!(Config::parse(&wrong).unwrap_err().contains("no-such-key"));
+                ["store".to_owned()].into()
+            }
+            _ => known_names(&wrong),
+        };
+        assert_eq!(documented, known, "[{table}]");
+    }
+}
+
+/// A line that states a default can be left out. These do not: they are one appliance's own, or, for
+/// the ledger, the whole table can.
+const NO_DEFAULTS: [&str; 6] =
+    ["signer.id", "signer.name", "token.module", "token.uri", "token.pin_file", "ledger.store"];
+
+#[test]
+fn the_defaults_in_the_example_are_the_defaults() {
+    let text = complete_example();
+    let complete = format!("{:?}", Config::parse(&text).unwrap());
+    for line in lines(&text).into_iter().filter(|line| line.active) {
+        let name = format!("{}.{}", line.table, line.key);
+        let others = text.lines().enumerate().filter(|(number, _)| *number != line.number).map(|(_, line)| line);
+        let without = Config::parse(&others.collect::<Vec<_>>().join("\n"));
+        let changes_nothing = without.is_ok_and(|config| format!("{config:?}") == complete);
+        assert_eq!(changes_nothing, !NO_DEFAULTS.contains(&name.as_str()), "{name}");
+    }
+}
