@@ -1,6 +1,8 @@
 //! What tests stand on: an appliance under test, a token, other people's tools.
 
 pub mod appliance;
+pub mod client;
+pub mod signer;
 pub mod softhsm;
 pub mod tool;
 
