@@ -33,6 +33,19 @@ fn after_revoking_the_active_key_nothing_signs() {
 }
 
 #[test]
+fn a_revoked_key_signs_neither_proofs_nor_certificate_requests() {
+    let signer = Signer::new();
+    signer.revoke(1);
+    let path = format!("/api/v1/keys/{}", key(1));
+    let proof = signer.get(&format!("{path}/evidence?challenge=abcdefghijklmnop"));
+    assert_eq!((proof.status, proof.problem()), (409, "key-may-not-sign".into()));
+    let request = signer.get(&format!("{path}/csr.pem"));
+    assert_eq!((request.status, request.problem()), (409, "key-may-not-sign".into()));
+    // What the token says of it is no signature.
+    assert_eq!(signer.get(&format!("{path}/evidence")).ok()["conforms"], true);
+}
+
+#[test]
 fn a_lost_answer_is_not_repeated_once_its_key_is_revoked() {
     let signer = Signer::new();
     let request = crate::support::appliance::attestation_request(&signer.nonce());
