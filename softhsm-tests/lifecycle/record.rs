@@ -1,8 +1,13 @@
 //! What is on record: the intent before, the outcome after, and the counters.
 
+use std::{io::Write, net::TcpStream};
+
 use serde_json::{Value, json};
 
-use crate::support::signer::{Signer, key};
+use crate::support::{
+    eventually,
+    signer::{Signer, key},
+};
 
 /// The records whose type, action and outcome are these, in this order, among all.
 fn in_order(signer: &Signer, expected: &[&str]) {
@@ -49,6 +54,30 @@ fn a_cancellation_is_announced_before_and_recorded_after() {
     let id = signer.rotate();
     signer.post(&format!("/api/v1/rotations/{id}/cancel"), &json!({})).ok();
     in_order(&signer, &["key_rotated cancel pending", "key_rotated cancel success"]);
+}
+
+/// Sends a request whose answer nobody will read; dropped, the connection is reset, since the
+/// answer to an earlier request is still unread.
+fn post_without_reading(signer: &Signer, path: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(signer.api.strip_prefix("http://").unwrap()).unwrap();
+    write!(stream, "GET /livez HTTP/1.1\r\nhost: signer\r\n\r\n").unwrap();
+    assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
+    let head = format!("POST {path} HTTP/1.1\r\nhost: signer\r\ncontent-type: application/json\r\n");
+    write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    stream
+}
+
+#[test]
+fn a_caller_that_hangs_up_does_not_keep_the_outcome_off_the_record() {
+    let signer = Signer::new();
+    for (command, record) in [("cancel", "key_rotated cancel"), ("complete", "key_rotation_completed complete")] {
+        let id = signer.rotate();
+        let stream = post_without_reading(&signer, &format!("/api/v1/rotations/{id}/{command}"), "{\"force\":true}");
+        while !signer.audit_log().contains(&format!("\"action\":\"{command}\"")) {}
+        drop(stream);
+        let outcome = format!("{record} success");
+        eventually(&outcome, || signer.trail().contains(&outcome).then_some(()));
+    }
 }
 
 #[test]
