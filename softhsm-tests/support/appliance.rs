@@ -57,6 +57,12 @@ impl Answer {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()
     }
+
+    /// Asserts success and returns the body as text.
+    pub fn ok_text(self) -> String {
+        assert_eq!(self.status, 200, "{}", self.text());
+        self.text()
+    }
 }
 
 impl Appliance {

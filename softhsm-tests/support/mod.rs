@@ -1,11 +1,13 @@
 //! What tests stand on: an appliance under test, a token, other people's tools.
 
 pub mod appliance;
+pub mod client;
 pub mod dice;
 pub mod http;
 pub mod own_process;
 pub mod pkcs11_tool;
 pub mod routes;
+pub mod signer;
 pub mod site;
 pub mod softhsm;
 pub mod spy;

@@ -82,7 +82,13 @@ pub async fn complete(
     body: OptionalJson<Command>,
 ) -> Result<HttpResponse, Problem> {
     let actor = actor(caller, &body.0.initiated_by);
-    let rotation = service.complete(&id, body.0.force, &actor).await?;
+    let force = body.0.force;
+    let service = service.into_inner();
+    let worker = std::sync::Arc::clone(&service);
+    // A task of its own: a caller that hangs up must not keep the outcome off the record.
+    let rotation = tokio::spawn(async move { worker.complete(&id, force, &actor).await })
+        .await
+        .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
     Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
 }
 
@@ -94,7 +100,12 @@ pub async fn cancel(
     body: OptionalJson<Command>,
 ) -> Result<HttpResponse, Problem> {
     let actor = actor(caller, &body.0.initiated_by);
-    let rotation = service.cancel(&id, &actor).await?;
+    let service = service.into_inner();
+    let worker = std::sync::Arc::clone(&service);
+    // A task of its own: a caller that hangs up must not keep the outcome off the record.
+    let rotation = tokio::spawn(async move { worker.cancel(&id, &actor).await })
+        .await
+        .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
     Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
 }
 

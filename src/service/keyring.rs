@@ -151,6 +151,20 @@ impl Keyring {
         }
     }
 
+    /// Whether `id` may prove that it is there, by a fresh reading: a key of any state but revoked
+    /// (no signature by it leaves any more) whose private half exists.
+    pub fn may_prove(&self, id: &KeyId, now: Timestamp) -> Result<(), Error> {
+        if !self.is_fresh() {
+            return Err(Error::StaleLedger);
+        }
+        let key = self.find(id)?;
+        if key.revoked.is_none() && key.destroyed_at.is_none() {
+            Ok(())
+        } else {
+            Err(Error::KeyMayNotSign { id: id.clone(), state: key.state(now) })
+        }
+    }
+
     /// A key by its id.
     pub fn find(&self, id: &KeyId) -> Result<Arc<KeyEntry>, Error> {
         self.standing.load().key(id).cloned().ok_or_else(|| Error::UnknownKey(id.to_string()))
