@@ -67,13 +67,13 @@ impl Place {
 
     /// CKA_IDs of all private keys on the token. Nobody may be using it.
     fn private_keys(&self) -> BTreeSet<String> {
-        let listed = self.token.pkcs11_tool(&["--list-objects", "--type", "privkey"]);
+        let listed = self.token.pkcs11_tool().logged_in(&["--list-objects", "--type", "privkey"]);
         listed.lines().filter_map(|line| line.trim().strip_prefix("ID:")).map(|id| id.trim().to_owned()).collect()
     }
 
     /// CKA_IDs that an intent on the token names.
     fn intents(&self) -> BTreeSet<String> {
-        let listed = self.token.pkcs11_tool(&["--list-objects", "--type", "data"]);
+        let listed = self.token.pkcs11_tool().logged_in(&["--list-objects", "--type", "data"]);
         let after = |line: &str| line.split_once(" intent ").map(|(_, id)| id.trim_matches(['\'', ' ']).to_owned());
         listed.lines().filter_map(after).collect()
     }

@@ -15,7 +15,7 @@ fn destroy(signer: &Signer, sequence: u32, force: bool) -> Answer {
 
 fn objects(signer: &Signer, kind: &str, sequence: u32) -> usize {
     let id = signer.key(sequence)["token"]["object_id"].as_str().unwrap().to_owned();
-    signer.token.pkcs11_tool(&["--list-objects", "--type", kind]).matches(&id).count()
+    signer.token.pkcs11_tool().logged_in(&["--list-objects", "--type", kind]).matches(&id).count()
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn public_key_certificate_and_ledger_stay() {
     let destroyed = destroy(&signer, 1, true).ok();
     assert!(destroyed["private_key_destroyed_at"].is_string(), "{destroyed}");
     assert_eq!((objects(&signer, "privkey", 1), objects(&signer, "pubkey", 1), objects(&signer, "cert", 1)), (0, 1, 1));
-    let records = signer.token.pkcs11_tool(&["--list-objects", "--type", "data"]);
+    let records = signer.token.pkcs11_tool().logged_in(&["--list-objects", "--type", "data"]);
     assert!(records.contains("key-generated") && records.contains("key-destroyed"), "{records}");
     assert_eq!(signer.get(&format!("/api/v1/keys/{}/public.pem", key(1))).text(), public);
     assert_eq!(signer.get(&format!("/api/v1/keys/{}/certificate.pem", key(1))).status, 200);

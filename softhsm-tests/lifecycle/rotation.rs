@@ -66,7 +66,7 @@ fn a_dry_run_shows_the_checklist_and_changes_nothing() {
 }
 
 fn ledger_labels(signer: &Signer) -> String {
-    signer.token.pkcs11_tool(&["--list-objects", "--type", "data"])
+    signer.token.pkcs11_tool().logged_in(&["--list-objects", "--type", "data"])
 }
 
 #[test]
