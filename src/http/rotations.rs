@@ -3,7 +3,11 @@
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
-use super::{body::OptionalJson, problem::Problem, request::Caller};
+use super::{
+    body::OptionalJson,
+    problem::Problem,
+    request::{Caller, to_the_end},
+};
 use crate::{
     attestation::Text,
     key::{KeyId, Rotation, RotationStatus},
@@ -85,10 +89,7 @@ pub async fn complete(
     let force = body.0.force;
     let service = service.into_inner();
     let worker = std::sync::Arc::clone(&service);
-    // A task of its own: a caller that hangs up must not keep the outcome off the record.
-    let rotation = tokio::spawn(async move { worker.complete(&id, force, &actor).await })
-        .await
-        .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
+    let rotation = to_the_end(async move { worker.complete(&id, force, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
 }
 
@@ -102,10 +103,7 @@ pub async fn cancel(
     let actor = actor(caller, &body.0.initiated_by);
     let service = service.into_inner();
     let worker = std::sync::Arc::clone(&service);
-    // A task of its own: a caller that hangs up must not keep the outcome off the record.
-    let rotation = tokio::spawn(async move { worker.cancel(&id, &actor).await })
-        .await
-        .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
+    let rotation = to_the_end(async move { worker.cancel(&id, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
 }
 
