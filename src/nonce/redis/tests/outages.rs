@@ -88,6 +88,23 @@ async fn a_server_that_throws_keys_away_is_refused_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_server_that_comes_back_with_other_settings_is_given_no_nonce() {
+    let mut server = RedisServer::start(&[]);
+    let store = store(&server.url()).await;
+    server.kill();
+    server.start_again_with("--maxmemory-policy", "allkeys-lru");
+    // The first connection that succeeds is looked at before it is used.
+    let refused = in_time("the refusal", || async {
+        match store.issue(&contract::order(), 1, now()).await {
+            Err(error) if causes(&error).contains("allkeys-lru") => Ok(true),
+            Err(error) => Err(error),
+            Ok(_) => Ok(false),
+        }
+    });
+    assert!(refused.await);
+}
+
+#[tokio::test]
 async fn keys_thrown_away_since_the_last_look_are_told() {
     let server = RedisServer::start(&[]);
     let store = store(&server.url()).await;

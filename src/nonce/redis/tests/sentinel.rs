@@ -123,7 +123,9 @@ async fn a_failover_by_hand_is_followed() {
 #[ignore = "long: run by make test-long"]
 async fn twenty_failovers_under_load_replay_nothing() {
     let mut group = Group::start(&[], "");
-    let store = group.store().await;
+    let limits = nonce::Config { outstanding_per_issuer: 100_000, ..nonce::Config::default() };
+    let store = RedisStore::connect(&group.config(), limits, &signer()).await.unwrap();
+    let mut tried_again = 0;
     for round in 0..20 {
         let mut spent = Vec::new();
         let load = async {
@@ -143,12 +145,12 @@ async fn twenty_failovers_under_load_replay_nothing() {
             assert!(matches!(replayed, Err(Error::Refused(_))), "round {round}: {replayed:?}");
         }
         assert!(!spent.is_empty());
+        tried_again += spent.len();
         store.cleanup(now().plus_seconds(3601)).await.unwrap();
-        // The old master comes back as the replica of the new one, and the parts are swapped.
+        // The old master comes back as the replica of the new one, and the parts are swapped. The
+        // Sentinels would see to that too, but sometimes take a minute.
         group.master.start_again();
-        until("the old master has joined", || {
-            group.master.info("replication", "role") == "slave" && group.master.has_all_of(&group.replica)
-        });
+        group.master.follow(&group.replica);
         std::mem::swap(&mut group.master, &mut group.replica);
         until("all Sentinels know the new master and its replica", || {
             group.sentinels.iter().all(|sentinel| {
@@ -162,6 +164,7 @@ async fn twenty_failovers_under_load_replay_nothing() {
             })
         });
     }
+    println!("{tried_again} acknowledged spends tried again, none accepted");
 }
 
 #[tokio::test]

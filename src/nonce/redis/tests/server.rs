@@ -105,6 +105,12 @@ impl RedisServer {
         assert!(self.is_up());
     }
 
+    /// As [`RedisServer::start_again`], with another setting.
+    pub fn start_again_with(&mut self, name: &str, value: &str) {
+        self.arguments.extend([name.into(), value.into()]);
+        self.start_again();
+    }
+
     /// SIGSTOP: connections stay, answers do not come.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
@@ -185,7 +191,7 @@ fn run(program: &str, arguments: &[String], directory: &Path) -> Child {
 
 /// Waits for something that must happen soon.
 pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !happened() {
         assert!(Instant::now() < deadline, "waited too long until {what}");
         std::thread::sleep(Duration::from_millis(10));
