@@ -14,6 +14,10 @@ use crate::{
 /// How often nonces whose window has ended are forgotten.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How often the nonce store is asked whether it answers; a store in Redis then also hears the ends
+/// of spends whose reply was lost.
+const NONCE_STORE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -79,6 +83,7 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
     let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
     let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    let mut nonce_store = tokio::time::interval(NONCE_STORE_INTERVAL);
     let mut keeper = Upkeep::default();
     loop {
         tokio::select! {
@@ -86,6 +91,8 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
             _ = cleanup.tick() => if let Err(error) = service.clean_up_nonces().await {
                 tracing::warn!(%error, "nonces could not be cleaned up");
             },
+            // Health shows whether it failed.
+            _ = nonce_store.tick() => drop(service.nonces.ping().await),
             _ = upkeep.tick() => keeper.run(&service).await,
             _ = rotate.recv() => match service.audit.rotate(service.clock.now()).await {
                 Ok(closed) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),
