@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::support::{
     appliance::{Answer, Appliance, attestation_request},
