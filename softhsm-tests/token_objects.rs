@@ -7,15 +7,16 @@ use cryptoki::{
     session::Session,
 };
 
-use crate::support::{appliance::Appliance, own_process, pkcs11_tool, site::Site, softhsm::SIGNER, tool};
+use crate::support::{
+    appliance::Appliance,
+    own_process,
+    pkcs11_tool::{self, field},
+    site::Site,
+    softhsm::SIGNER,
+    tool,
+};
 
 const APPLICATION: &str = "verification-signer";
-
-/// The value of `  name:   value` in an object's listing.
-fn field<'a>(object: &'a str, name: &str) -> &'a str {
-    let line = |line: &'a str| line.trim().strip_prefix(name)?.strip_prefix(':').map(str::trim);
-    object.lines().find_map(line).unwrap_or_else(|| panic!("no {name} in {object}"))
-}
 
 #[test]
 fn pkcs11_tool_lists_key_certificate_and_ledger_of_a_running_appliance() {

@@ -139,8 +139,8 @@ fn a_chunked_body_with_an_end_is_read() {
     let head = format!(
         "POST {PATH} HTTP/1.1\r\nhost: signer\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     );
-    let chunks: String = GOOD.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
-    let answer = answer_to(&appliance.api, format!("{head}{chunks}0\r\n\r\n").as_bytes());
+    let chunks: Vec<_> = GOOD.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
+    let answer = answer_to(&appliance.api, format!("{head}{}0\r\n\r\n", chunks.concat()).as_bytes());
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 

@@ -161,7 +161,7 @@ fn when_the_token_was_initialised_again_under_the_same_serial() {
     never_makes_a_key(
         |site| {
             site.token.initialise_again();
-            assert_eq!(site.token.serials(), [site.token.serial.clone()]);
+            assert_eq!(site.token.serials(), std::slice::from_ref(&site.token.serial));
         },
         (69, "says that the ledger had 2 records, but the token shows 0"),
     );

@@ -168,10 +168,10 @@ impl Appliance {
     }
 
     /// The value of one series, named with its labels.
-    pub fn metric(&self, series: &str) -> f64 {
+    pub fn metric(&self, series: &str) -> String {
         let text = self.get_metrics();
-        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
-        text.lines().find_map(value).unwrap_or_else(|| panic!("no {series} in {text}"))
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {series} in {text}")).to_owned()
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {

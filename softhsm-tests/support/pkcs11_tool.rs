@@ -59,6 +59,12 @@ impl Pkcs11Tool {
     }
 }
 
+/// The value of `  name:   value` in an object's listing.
+pub fn field<'a>(object: &'a str, name: &str) -> &'a str {
+    let line = |line: &'a str| line.trim().strip_prefix(name)?.strip_prefix(':').map(str::trim);
+    object.lines().find_map(line).unwrap_or_else(|| panic!("no {name} in {object}"))
+}
+
 /// Takes a listing apart: an object begins at the margin, its attributes are indented.
 pub fn objects(listing: &str) -> Vec<String> {
     let mut objects: Vec<String> = Vec::new();

@@ -132,6 +132,8 @@ impl Error {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
+            // A token that others are logging in to can look like this for a moment; no PIN was tried.
+            Self::Pin(PinProblem::NotInitialised) => false,
             Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
             Self::Initialize { .. }
             | Self::Worker(_)

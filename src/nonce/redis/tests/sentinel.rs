@@ -124,7 +124,7 @@ async fn a_failover_by_hand_is_followed() {
 async fn twenty_failovers_under_load_replay_nothing() {
     let mut group = Group::start(&[], "");
     let limits = nonce::Config { outstanding_per_issuer: 100_000, ..nonce::Config::default() };
-    let store = RedisStore::connect(&group.config(), limits, &signer()).await.unwrap();
+    let store = connect(&group.config(), limits).await.unwrap();
     let mut tried_again = 0;
     for round in 0..20 {
         let mut spent = Vec::new();
