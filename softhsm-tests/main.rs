@@ -5,6 +5,7 @@
 
 mod architecture;
 mod crashes;
+mod fleet;
 mod lifecycle;
 mod main_job;
 mod support;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod signer;
 pub mod softhsm;
 pub mod tool;
+pub mod tracer;
 
 use std::time::{Duration, Instant};
 
