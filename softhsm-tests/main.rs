@@ -9,6 +9,7 @@ mod certificates;
 mod continuity;
 mod crashes;
 mod documents;
+mod fleet;
 mod generated_requests;
 mod lifecycle;
 mod main_job;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
-    moment::{Moment, THREADS, Tracer, kill_at_call, killed_at_call, random, random_part},
+    moment::{Moment, THREADS, kill_at_call, killed_at_call, random, random_part, record_calls},
     operation::Operation,
 };
 use crate::support::{
@@ -133,7 +133,7 @@ fn measure(operation: Operation, before: &Place) -> Measured {
         let place = before.copy();
         let appliance = place.serve();
         let file = place.home.path().join("calls");
-        let tracer = Tracer::record(appliance.pid(), thread, &file);
+        let tracer = record_calls(appliance.pid(), thread, &file);
         appliance.post(&path, &body);
         drop(tracer);
         fs::read_to_string(file).unwrap().lines().count()
@@ -158,9 +158,9 @@ fn round(operation: Operation, place: &Place, moment: Moment, tally: &mut Tally)
         kill_request(operation, place, moment)
     };
     if answered {
-        tally.answered += 1
+        tally.answered += 1;
     } else {
-        tally.kills += 1
+        tally.kills += 1;
     }
     if !place.token.serials().contains(&place.token.serial) {
         tally.token_lost += 1;
@@ -177,9 +177,9 @@ fn round(operation: Operation, place: &Place, moment: Moment, tally: &mut Tally)
     let allowed = if answered { &expected[expected.len() - 1..] } else { expected };
     assert!(allowed.iter().any(|outcome| states == *outcome), "{states:?} after an answer: {answered}");
     if states == expected[0] && !answered {
-        tally.unchanged += 1
+        tally.unchanged += 1;
     } else {
-        tally.changed += 1
+        tally.changed += 1;
     }
 
     let recorded = recorded(&appliance);

@@ -34,7 +34,7 @@ fn keys_that_may_still_sign_are_not_destroyed() {
 #[test]
 fn a_key_is_kept_for_its_retention_unless_forced() {
     let signer = Signer::new();
-    signer.rotate_with(json!({ "overlap_seconds": 0 }));
+    signer.rotate_with(&json!({ "overlap_seconds": 0 }));
     let refused = destroy(&signer, 1, false);
     assert_eq!((refused.status, refused.problem()), (409, "retention-running".into()));
     assert_eq!(objects(&signer, "privkey", 1), 1);
@@ -55,7 +55,7 @@ fn public_key_certificate_and_ledger_stay() {
     let signer = Signer::new();
     let attestation = signer.attest();
     let public = signer.get(&format!("/api/v1/keys/{}/public.pem", key(1))).text();
-    signer.rotate_with(json!({ "overlap_seconds": 0 }));
+    signer.rotate_with(&json!({ "overlap_seconds": 0 }));
     let destroyed = destroy(&signer, 1, true).ok();
     assert!(destroyed["private_key_destroyed_at"].is_string(), "{destroyed}");
     assert_eq!((objects(&signer, "privkey", 1), objects(&signer, "pubkey", 1), objects(&signer, "cert", 1)), (0, 1, 1));

@@ -4,6 +4,7 @@ mod destruction;
 mod emergency;
 mod evidence;
 mod following;
+mod leftovers;
 mod pending;
 mod record;
 mod revocation;

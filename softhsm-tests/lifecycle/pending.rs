@@ -59,6 +59,6 @@ fn a_revoked_pending_key_is_never_activated() {
 fn a_rotation_to_another_algorithm_leaves_the_pending_key_alone() {
     let signer = Signer::new();
     generate(&signer);
-    signer.rotate_with(json!({ "algorithm": "Ed25519" }));
+    signer.rotate_with(&json!({ "algorithm": "Ed25519" }));
     assert_eq!(signer.states(), ["rotating", "pending", "active"]);
 }

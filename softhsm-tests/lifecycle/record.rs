@@ -102,6 +102,6 @@ fn rotations_are_counted() {
     assert_eq!(count(&signer), "1");
     signer.post("/api/v1/keys/rotate", &json!({ "reason": "rotation", "initiated_by": "ops-team" }));
     assert_eq!(count(&signer), "1");
-    signer.rotate_with(json!({ "emergency": true }));
+    signer.rotate_with(&json!({ "emergency": true }));
     assert_eq!(count(&signer), "2");
 }

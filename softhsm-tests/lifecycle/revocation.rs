@@ -88,7 +88,7 @@ fn every_reason_is_accepted_and_no_other() {
         let body = json!({ "reason": reason, "initiated_by": "security-team" });
         let done = signer.post(&format!("/api/v1/keys/{}/revoke", key(sequence)), &body).ok();
         assert_eq!(done["key"]["revocation"]["reason"], reason);
-        signer.rotate_with(json!({ "emergency": true }));
+        signer.rotate_with(&json!({ "emergency": true }));
     }
     let body = json!({ "reason": "boredom", "initiated_by": "security-team" });
     let refused = signer.post(&format!("/api/v1/keys/{}/revoke", key(6)), &body);
@@ -108,7 +108,7 @@ fn the_time_of_the_compromise_is_kept() {
 #[test]
 fn a_key_of_every_state_can_be_revoked() {
     let signer = Signer::new();
-    signer.rotate_with(json!({ "overlap_seconds": 0 }));
+    signer.rotate_with(&json!({ "overlap_seconds": 0 }));
     signer.rotate();
     signer.post("/api/v1/keys", &json!({ "initiated_by": "ops-team" }));
     assert_eq!(signer.states(), ["retired", "rotating", "active", "pending"]);

@@ -10,7 +10,7 @@ use crate::support::{
 #[test]
 fn a_rotation_is_created_at_its_own_address() {
     let signer = Signer::new();
-    let answer = signer.post("/api/v1/keys/rotate", &rotation_request(json!({ "notes": "planned" })));
+    let answer = signer.post("/api/v1/keys/rotate", &rotation_request(&json!({ "notes": "planned" })));
     assert_eq!(answer.status, 201, "{}", answer.text());
     let rotation = answer.json();
     assert_eq!(signer.get(answer.header("location")).ok(), rotation);
@@ -40,7 +40,7 @@ fn the_old_key_verifies_and_no_longer_signs() {
 fn a_second_rotation_is_refused_while_one_is_in_progress() {
     let signer = Signer::new();
     let id = signer.rotate();
-    let refused = signer.post("/api/v1/keys/rotate", &rotation_request(json!({})));
+    let refused = signer.post("/api/v1/keys/rotate", &rotation_request(&json!({})));
     assert_eq!((refused.status, refused.problem()), (409, "rotation-in-progress".into()));
     assert!(refused.text().contains(&id));
     assert_eq!(signer.states(), ["rotating", "active"]);
@@ -50,7 +50,7 @@ fn a_second_rotation_is_refused_while_one_is_in_progress() {
 fn a_dry_run_shows_the_checklist_and_changes_nothing() {
     let signer = Signer::new();
     let (keys, records) = (signer.get("/api/v1/keys").text(), ledger_labels(&signer));
-    let dry = signer.post("/api/v1/keys/rotate", &rotation_request(json!({ "dry_run": true }))).ok();
+    let dry = signer.post("/api/v1/keys/rotate", &rotation_request(&json!({ "dry_run": true }))).ok();
     assert_eq!(dry["would_rotate"], true, "{dry}");
     let items: Vec<_> = dry["checks"].as_array().unwrap().iter().map(|check| check["item"].as_str().unwrap()).collect();
     assert!(items.contains(&"token_reachable") && items.contains(&"nonce_store_reachable"), "{items:?}");
@@ -59,7 +59,7 @@ fn a_dry_run_shows_the_checklist_and_changes_nothing() {
     assert_eq!(ledger_labels(&signer), records);
 
     signer.rotate();
-    let dry = signer.post("/api/v1/keys/rotate", &rotation_request(json!({ "dry_run": true }))).ok();
+    let dry = signer.post("/api/v1/keys/rotate", &rotation_request(&json!({ "dry_run": true }))).ok();
     assert_eq!(dry["would_rotate"], false);
     let failed = dry["checks"].as_array().unwrap().iter().find(|check| check["ok"] == false).unwrap().clone();
     assert_eq!(failed["item"], "no_rotation_in_progress");
@@ -73,7 +73,7 @@ fn ledger_labels(signer: &Signer) -> String {
 fn an_overlap_that_has_ended_counts_as_ended_without_a_timer() {
     let signer = Signer::with("complete_automatically = false", "[fleet]\nsingle = true");
     let before = signer.attest();
-    let id = signer.rotate_with(json!({ "overlap_seconds": 1 }));
+    let id = signer.rotate_with(&json!({ "overlap_seconds": 1 }));
     signer.reaches(&["retired", "active"]);
     assert_eq!(rotation(&signer, &id)["status"], "overlap_ended");
     assert_eq!(signer.verdict(&before), "valid");
@@ -84,7 +84,7 @@ fn an_overlap_that_has_ended_counts_as_ended_without_a_timer() {
 #[test]
 fn a_rotation_whose_overlap_has_ended_does_not_stand_in_the_way_of_the_next() {
     let signer = Signer::with("complete_automatically = false", "[fleet]\nsingle = true");
-    signer.rotate_with(json!({ "overlap_seconds": 1 }));
+    signer.rotate_with(&json!({ "overlap_seconds": 1 }));
     signer.reaches(&["retired", "active"]);
     signer.rotate();
     assert_eq!(signer.states(), ["retired", "rotating", "active"]);
@@ -106,7 +106,7 @@ fn completing_before_the_overlap_has_ended_needs_force() {
 #[test]
 fn a_due_completion_happens_by_itself_and_says_who() {
     let signer = Signer::new();
-    let id = signer.rotate_with(json!({ "overlap_seconds": 1 }));
+    let id = signer.rotate_with(&json!({ "overlap_seconds": 1 }));
     eventually("upkeep completes it", || (rotation(&signer, &id)["status"] == "completed").then_some(()));
     eventually("upkeep is on record", || {
         let log = signer.audit_log();
@@ -155,7 +155,7 @@ fn an_unknown_rotation_is_not_found() {
 #[test]
 fn an_overlap_as_long_as_a_keys_life_is_refused() {
     let signer = Signer::new();
-    let refused = signer.post("/api/v1/keys/rotate", &rotation_request(json!({ "overlap_seconds": 90 * 86_400 })));
+    let refused = signer.post("/api/v1/keys/rotate", &rotation_request(&json!({ "overlap_seconds": 90 * 86_400 })));
     assert_eq!((refused.status, refused.problem()), (400, "invalid-field".into()));
     assert_eq!(signer.states(), ["active"]);
 }
@@ -163,7 +163,7 @@ fn an_overlap_as_long_as_a_keys_life_is_refused() {
 #[test]
 fn a_rotation_without_an_overlap_retires_the_old_key_at_once() {
     let signer = Signer::new();
-    let id = signer.rotate_with(json!({ "overlap_seconds": 0 }));
+    let id = signer.rotate_with(&json!({ "overlap_seconds": 0 }));
     assert_eq!(rotation(&signer, &id)["status"], "completed");
     assert_eq!(signer.states(), ["retired", "active"]);
 }
@@ -171,7 +171,7 @@ fn a_rotation_without_an_overlap_retires_the_old_key_at_once() {
 #[test]
 fn a_rotation_can_change_the_algorithm() {
     let signer = Signer::new();
-    signer.rotate_with(json!({ "algorithm": "Ed25519" }));
+    signer.rotate_with(&json!({ "algorithm": "Ed25519" }));
     assert_eq!(signer.key(2)["algorithm"], "Ed25519");
     let attestation = signer.attest();
     assert_eq!(attestation["proof"]["type"], "Ed25519Signature2020");

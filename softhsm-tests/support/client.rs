@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use ureq::Agent;
 
-use super::appliance::{Answer, attestation_request};
+use super::appliance::Answer;
 
 /// Talks to one appliance.
 #[derive(Clone)]
@@ -28,11 +28,6 @@ impl Client {
     pub fn nonce(&self) -> Option<String> {
         let answer = self.post("/api/v1/nonces", &json!({ "attestation_type": "email_verification" }))?;
         Some(answer.json()["nonce"].as_str()?.to_owned())
-    }
-
-    /// Has an attestation signed: a nonce, then the request.
-    pub fn attest(&self) -> Option<Answer> {
-        self.post("/api/v1/attestations", &attestation_request(&self.nonce()?))
     }
 }
 

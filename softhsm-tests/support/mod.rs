@@ -12,6 +12,7 @@ pub mod site;
 pub mod softhsm;
 pub mod spy;
 pub mod tool;
+pub mod tracer;
 
 use std::time::{Duration, Instant};
 

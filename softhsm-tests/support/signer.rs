@@ -54,17 +54,23 @@ impl Signer {
 
     /// Stops and starts again.
     pub fn restart(&mut self) {
+        self.restart_after(|_| {});
+    }
+
+    /// Stops, does something with the token, and starts again.
+    pub fn restart_after(&mut self, meanwhile: impl FnOnce(&SoftHsm)) {
         self.appliance.take().unwrap().stop();
+        meanwhile(&self.token);
         self.appliance = Some(serve(&self.token, &self.config));
     }
 
     /// Rotates as an operator does; the rotation's id.
     pub fn rotate(&self) -> String {
-        self.rotate_with(json!({}))
+        self.rotate_with(&json!({}))
     }
 
     /// Rotates with more fields in the request.
-    pub fn rotate_with(&self, more: Value) -> String {
+    pub fn rotate_with(&self, more: &Value) -> String {
         let answer = self.post("/api/v1/keys/rotate", &rotation_request(more));
         assert_eq!(answer.status, 201, "{}", answer.text());
         answer.json()["rotation_id"].as_str().unwrap().to_owned()
@@ -119,7 +125,9 @@ impl Appliance {
     /// Audit records as `type action outcome`, in order.
     pub fn trail(&self) -> Vec<String> {
         let log = self.audit_log();
-        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        // What follows the last newline is being written right now.
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let records = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let word = |record: &Value, field: &str| record[field].as_str().unwrap().to_owned();
         records
             .map(|record| format!("{} {} {}", word(&record, "type"), word(&record, "action"), word(&record, "outcome")))
@@ -128,7 +136,7 @@ impl Appliance {
 }
 
 /// The body of a rotation, with more fields.
-pub fn rotation_request(more: Value) -> Value {
+pub fn rotation_request(more: &Value) -> Value {
     let mut body = json!({ "reason": "rotation", "initiated_by": "ops-team" });
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body

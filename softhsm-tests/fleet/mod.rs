@@ -1,0 +1,8 @@
+//! Several appliances on one token, each with a state and a trail of its own.
+
+mod clock;
+mod following;
+mod members;
+mod races;
+mod revocation;
+mod stuck;
