@@ -166,12 +166,12 @@ impl App {
         config.check().map_err(StartError::Config)?;
         let state = lock_state(config)?;
         let mut opened = Opened::open(config).await?;
-        let never_active = opened.standing.keys().all(|key| key.activated_at.is_none());
-        // Keys that were generated and never active: making the first one was cut short.
-        let first_key_wanted = never_active && asker.may_on(&opened.token.identity().serial);
         if opened.standing.is_empty() {
             opened = reread_before_first_key(opened, asker, config).await?;
         }
+        // Keys that were generated and never active: making the first one was cut short.
+        let never_active = opened.standing.keys().all(|key| key.activated_at.is_none());
+        let first_key_wanted = never_active && asker.may_on(&opened.token.identity().serial);
         opened.check_active_key().await?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
@@ -262,6 +262,10 @@ async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Con
         opened.token.close()?;
         tokio::time::sleep(SETTLE).await;
         opened = Opened::open(config).await?;
+        if !opened.standing.is_empty() {
+            // Another appliance has made a key meanwhile, or the first reading was wrong.
+            return Ok(opened);
+        }
     }
     opened.permit_first_key(asker, config).await?;
     Ok(opened)

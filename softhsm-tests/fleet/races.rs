@@ -7,14 +7,17 @@ use serde_json::{Value, json};
 use super::members::Fleet;
 use crate::support::{
     appliance::Appliance,
+    redis::RedisServer,
     signer::{first_key_here, key, rotation_request},
     softhsm::SoftHsm,
 };
 
 const MEMBERS: usize = 3;
 
-/// What the fleet's configuration needs besides: the tables of its lock.
-const LOCK: &str = "";
+/// What the fleet's configuration needs besides: where its lock is.
+fn lock(redis: &RedisServer) -> String {
+    format!("[redis]\nurl = \"{}\"\ncommand_timeout = \"3s\"", redis.url())
+}
 
 /// All members rotate at once, again and again: one wins each round.
 fn rotations_at_once(tables: &str, rounds: u32) {
@@ -67,7 +70,7 @@ fn starts_at_once(tables: &str, rounds: u32) {
             assert_eq!(appliance.signing_key(), key(1));
         }
         drop(appliances);
-        let listed = token.pkcs11_tool(&["--list-objects", "--type", "privkey"]);
+        let listed = token.pkcs11_tool().logged_in(&["--list-objects", "--type", "privkey"]);
         assert_eq!(listed.matches("Private Key Object").count(), 1, "{listed}");
     }
 }
@@ -79,25 +82,23 @@ fn start_at_last(token: &SoftHsm, config: &std::path::Path) -> Appliance {
 }
 
 #[test]
-#[ignore = "needs the Redis fleet lock"]
 fn of_three_members_that_rotate_at_once_one_wins() {
-    rotations_at_once(LOCK, 5);
+    rotations_at_once(&lock(&RedisServer::start(&[])), 5);
 }
 
 #[test]
-#[ignore = "needs the Redis fleet lock"]
+#[ignore = "long: run by make test-long"]
 fn of_three_members_that_rotate_at_once_one_wins_fifty_times() {
-    rotations_at_once(LOCK, 50);
+    rotations_at_once(&lock(&RedisServer::start(&[])), 50);
 }
 
 #[test]
-#[ignore = "needs the Redis fleet lock"]
 fn three_members_that_start_at_once_make_one_key() {
-    starts_at_once(LOCK, 2);
+    starts_at_once(&lock(&RedisServer::start(&[])), 2);
 }
 
 #[test]
-#[ignore = "needs the Redis fleet lock"]
+#[ignore = "long: run by make test-long"]
 fn three_members_that_start_at_once_make_one_key_twenty_times() {
-    starts_at_once(LOCK, 20);
+    starts_at_once(&lock(&RedisServer::start(&[])), 20);
 }

@@ -11,7 +11,9 @@ use crate::support::{
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
 fn is_there(signer: &Signer) -> bool {
-    ["privkey", "pubkey"].iter().all(|kind| signer.token.pkcs11_tool(&["--list-objects", "--type", kind]).contains(ID))
+    ["privkey", "pubkey"]
+        .iter()
+        .all(|kind| signer.token.pkcs11_tool().logged_in(&["--list-objects", "--type", kind]).contains(ID))
 }
 
 #[test]
@@ -19,7 +21,7 @@ fn a_key_object_that_nobody_announced_is_neither_used_nor_destroyed() {
     let mut signer = Signer::new();
     let label = format!("{SIGNER}:2 P-256");
     signer.restart_after(|token| {
-        token.pkcs11_tool(&["--keypairgen", "--key-type", "EC:prime256v1", "--label", &label, "--id", ID]);
+        token.pkcs11_tool().logged_in(&["--keypairgen", "--key-type", "EC:prime256v1", "--label", &label, "--id", ID]);
     });
     assert_eq!(signer.states(), ["active"]);
     signer.post("/api/v1/keys", &json!({ "initiated_by": "ops-team" }));

@@ -208,6 +208,9 @@ impl Drop for Appliance {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of {}:\n{}", self.api, fs::read_to_string(&self.log).unwrap_or_default());
+        }
     }
 }
 

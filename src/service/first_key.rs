@@ -62,8 +62,6 @@ pub enum Refusal {
         "the token has key objects of this signer ({0}) but no ledger record for them: they are never adopted silently; inspect them with pkcs11-tool"
     )]
     Orphans(String),
-    #[error("the token looked empty at first and not at a second reading: others are using it; start again")]
-    Flickering,
 }
 
 /// What was found on the token and beside it.
@@ -79,9 +77,6 @@ pub struct Findings<'a> {
 
 /// Whether a first key may be made, given an empty ledger.
 pub fn permit(asker: &Asker, findings: &Findings<'_>) -> Result<(), Refusal> {
-    if !findings.standing.is_empty() {
-        return Err(Refusal::Flickering);
-    }
     if findings.marker.exists() {
         return Err(Refusal::Marker(findings.marker.path().to_owned()));
     }

@@ -4,7 +4,10 @@
 //! leaves the old state (and leftovers that [`super::janitor`] cleans up); after it, the new state
 //! holds on every appliance that reads the ledger, whatever happens to this process.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use der::asn1::OctetString;
 
@@ -247,7 +250,7 @@ impl Service {
 
     /// Makes the first key of an empty ledger, or finishes making it after a crash.
     pub async fn make_first_key(&self, actor: &Actor) -> Result<KeyId, Error> {
-        let guard = self.begin_change().await?;
+        let guard = self.wait_to_change().await?;
         let standing = self.keyring.standing();
         if let Some(key) = standing.keys().find(|key| key.activated_at.is_some()) {
             // Another appliance was faster: its key is ours.
@@ -267,6 +270,20 @@ impl Service {
         let event = actor.event(EventType::KeyActivated, "activate", &key.id.to_string(), now);
         self.audit.record(event.detail("key_id", key.id.to_string())).await?;
         Ok(key.id.clone())
+    }
+
+    /// Takes the fleet lock, waiting for whoever has it: at a first start that is an appliance
+    /// which makes the very key that is wanted.
+    async fn wait_to_change(&self) -> Result<Guard, Error> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        const PAUSE: Duration = Duration::from_millis(50);
+        let begun = Instant::now();
+        loop {
+            match self.begin_change().await {
+                Err(Error::ChangeInProgress) if begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+                done => return done,
+            }
+        }
     }
 
     /// Ends a rotation's overlap: after its deadline, or before it by force. Done already is done.
