@@ -69,6 +69,11 @@ impl FleetConfig {
     }
 }
 
+/// A reading that fails is repeated: while another process adds an object, a software token may show
+/// half of it.
+const READINGS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(25);
+
 /// The standing of all keys.
 pub struct Keyring {
     signer: SignerId,
@@ -180,6 +185,19 @@ impl Keyring {
     pub async fn refresh(&self) -> Result<Arc<Standing>, Error> {
         // One reading at a time: the later one would otherwise overtake with older records.
         let mut last = self.reading.lock().await;
+        let mut result = self.read(&mut last).await;
+        for _ in 1..READINGS {
+            if result.is_ok() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            result = self.read(&mut last).await;
+        }
+        result?;
+        Ok(self.standing())
+    }
+
+    async fn read(&self, last: &mut Vec<StoredRecord>) -> Result<(), Error> {
         let begun = boot_millis();
         let mut records = self.ledger.read().await?;
         records.sort_unstable_by(|a, b| (&a.label, &a.value).cmp(&(&b.label, &b.value)));
@@ -192,7 +210,7 @@ impl Keyring {
             *last = records;
         }
         self.read_at.store(begun, Ordering::Release);
-        Ok(self.standing())
+        Ok(())
     }
 
     /// Appends one record under the fleet lock with this fence, and reads everything back: what

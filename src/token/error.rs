@@ -133,9 +133,8 @@ impl Error {
     pub fn is_configuration(&self) -> bool {
         match self {
             // A token that others are logging in to can look like this for a moment; no PIN was tried.
-            Self::Pin(PinProblem::NotInitialised) => false,
-            Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
-            Self::Initialize { .. }
+            Self::Pin(PinProblem::NotInitialised)
+            | Self::Initialize { .. }
             | Self::Worker(_)
             | Self::KeyMissing { .. }
             | Self::KeyPolicy(_)
@@ -143,6 +142,7 @@ impl Error {
             | Self::Deadline(_)
             | Self::BadSignature
             | Self::Call(_) => false,
+            Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
         }
     }
 }
