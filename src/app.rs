@@ -8,7 +8,7 @@ use crate::{
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
-    fleet::{FleetLock, LocalLock, RedisLock},
+    fleet::{self, Fleet, RedisFleet, Single},
     http::Servers,
     key::{Ledger, LedgerError, LedgerUnavailable, Standing},
     ledger_file::FileLedger,
@@ -62,6 +62,8 @@ pub enum StartError {
     RedisConfig(#[from] redis::ConfigError),
     #[error(transparent)]
     Redis(#[from] ConnectError),
+    #[error("{0}")]
+    Fleet(#[from] fleet::Error),
     #[error("cannot listen: {0}")]
     Listen(std::io::Error),
 }
@@ -92,6 +94,7 @@ impl StartError {
             | Self::Service(_)
             | Self::Metrics(_)
             | Self::Redis(_)
+            | Self::Fleet(_)
             | Self::Listen(_) => ExitCode::Unavailable,
         }
     }
@@ -177,10 +180,14 @@ impl App {
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
         let token = opened.token;
         let ledger = ledger(config, &token)?;
-        let remembered = opened.marker.revoked()?;
-        let accepted = opened.accepted;
-        let keyring = Keyring::load(config.signer.id.clone(), ledger, opened.marker, config.fleet.lease).await?;
         let (nonces, fleet) = shared_state(config).await?;
+        let mut revoked_before = opened.marker.revoked()?;
+        let mut accepted = opened.accepted;
+        if let Some(seen) = fleet.remembered().await? {
+            accepted |= opened.marker.compare_with(&seen, "the fleet's memory in Redis", &opened.standing)?;
+            revoked_before.extend(seen.revoked);
+        }
+        let keyring = Keyring::load(config.signer.id.clone(), ledger, opened.marker, config.fleet.lease).await?;
         let service = Service {
             signer: config.signer.clone(),
             policy: Policy {
@@ -192,6 +199,7 @@ impl App {
             },
             keyring,
             fleet,
+            instance: instance(config),
             nonces,
             audit,
             token,
@@ -199,7 +207,7 @@ impl App {
             metrics,
         };
         if accepted {
-            service.take_over_ledger(&remembered).await?;
+            service.take_over_ledger(&revoked_before).await?;
         }
         if first_key_wanted {
             let id = service.make_first_key(&Actor::program(asker.name())).await?;
@@ -273,22 +281,34 @@ async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Con
 
 /// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
 /// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
-async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn FleetLock>), StartError> {
+async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn Fleet>), StartError> {
     let Some(redis) = &config.redis else {
-        return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(LocalLock::default())));
+        return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(Single::default())));
     };
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
     let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id).await?;
-    Ok((Arc::new(store), Arc::new(RedisLock::new(pool, &config.signer.id))))
+    Ok((Arc::new(store), Arc::new(RedisFleet::new(pool, &config.signer.id, &instance(config)))))
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// `<signer>@<host>:<port of the API>`: appliances on one host differ in the port, or in the process.
+fn instance(config: &Config) -> String {
+    let distinction = match config.http.listen.port() {
+        0 => std::process::id(),
+        port => u32::from(port),
+    };
+    format!("{}@{}:{distinction}", config.signer.id, host())
 }
 
 fn source(config: &Config) -> Source {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Source {
         service: "verification-signer",
         component: "signer",
-        instance: format!("{}@{host}", config.signer.id),
+        instance: instance(config),
         version: env!("CARGO_PKG_VERSION"),
-        host,
+        host: host(),
     }
 }

@@ -7,7 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     exit_code::ExitCode,
+    fleet::Memory,
     http::Servers,
+    key::seen::Seen,
     service::{Service, upkeep::Upkeep},
 };
 
@@ -17,6 +19,9 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the nonce store is asked whether it answers; a store in Redis then also hears the ends
 /// of spends whose reply was lost.
 const NONCE_STORE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the fleet is told how far this appliance has read.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
@@ -31,8 +36,11 @@ pub async fn run(servers: Servers, service: &Arc<Service>, refresh: Duration, re
     };
     let stop = servers.stop_handle();
     let mut serving = std::pin::pin!(servers.run());
-    let chores =
-        [tokio::spawn(chores(Arc::clone(service), rotate)), tokio::spawn(follow_ledger(Arc::clone(service), refresh))];
+    let chores = [
+        tokio::spawn(chores(Arc::clone(service), rotate)),
+        tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
+        tokio::spawn(tell_fleet(Arc::clone(service))),
+    ];
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     ready();
     let code = tokio::select! {
@@ -74,6 +82,15 @@ async fn follow_ledger(service: Arc<Service>, every: Duration) {
             (Ok(_), true) | (Err(_), false) => {}
         }
         healthy = result.is_ok();
+    }
+}
+
+/// Tells the fleet how far this appliance has read. Only for others to see: what holds is on the
+/// token, so a report that fails is not worth a word.
+async fn tell_fleet(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(REPORT_INTERVAL).await;
+        let _ = service.fleet.report(&Seen::of(&service.keyring.standing()), Memory::Further).await;
     }
 }
 

@@ -96,6 +96,7 @@ pub async fn revoke(
         "revoked": true,
         "newly_revoked": done.newly,
         "time_to_safe_seconds": done.time_to_safe.as_secs_f64(),
+        "confirmed_by": done.confirmed_by,
         "key": KeyView::new(&done.key, service.clock.now()),
     })))
 }
@@ -142,6 +143,7 @@ pub async fn emergency(
         "active_key": KeyView::new(&done.active, now),
         "rotation": done.rotation.map(|rotation| RotationView::new(&rotation, &service)),
         "time_to_safe_seconds": done.revocation.time_to_safe.as_secs_f64(),
+        "confirmed_by": done.revocation.confirmed_by,
     })))
 }
 
