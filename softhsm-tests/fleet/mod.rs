@@ -3,6 +3,7 @@
 mod clock;
 mod following;
 mod members;
+mod memory;
 mod races;
 mod revocation;
 mod stuck;

@@ -15,7 +15,7 @@ use crate::support::{
 const MEMBERS: usize = 3;
 
 /// What the fleet's configuration needs besides: where its lock is.
-fn lock(redis: &RedisServer) -> String {
+pub fn lock(redis: &RedisServer) -> String {
     format!("[redis]\nurl = \"{}\"\ncommand_timeout = \"3s\"", redis.url())
 }
 
