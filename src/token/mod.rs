@@ -71,6 +71,7 @@ pub struct Token {
     module: Arc<Module>,
     signing: Lane,
     lifecycle: Lane,
+    ledger: Lane,
     reading: Lane,
     deadline: Duration,
     verify_signatures: bool,
@@ -85,8 +86,10 @@ impl Token {
         let module = Arc::new(Module::open(config, pin)?);
         Ok(Self {
             signing: Lane::start("token-sign", config.workers, config.queue, &module)?,
-            // One worker: key generation and ledger writes are serialised.
+            // One worker: generations and destructions are serialised.
             lifecycle: Lane::start("token-lifecycle", 1, 64, &module)?,
+            // A revocation is a record: it must not wait for a generation either.
+            ledger: Lane::start("token-ledger", 1, 64, &module)?,
             // Readings of the ledger renew the right to sign: they must not wait for a generation.
             reading: Lane::start("token-read", 1, 256, &module)?,
             module,
@@ -102,6 +105,7 @@ impl Token {
     pub fn close(&self) -> Result<(), Error> {
         self.signing.stop();
         self.lifecycle.stop();
+        self.ledger.stop();
         self.reading.stop();
         self.module.close()
     }
@@ -194,7 +198,7 @@ impl Token {
 
     /// Destroys one data object of ours.
     pub(crate) async fn destroy_data_object(&self, label: String) -> Result<(), Error> {
-        self.lifecycle.call(self.deadline, move |session| session.destroy_data_object(&label)).await
+        self.ledger.call(self.deadline, move |session| session.destroy_data_object(&label)).await
     }
 
     /// Every data object of ours.
@@ -206,7 +210,7 @@ impl Token {
     /// Stores one data object of ours.
     pub(crate) async fn create_data_object(&self, record: StoredRecord) -> Result<(), Error> {
         let modifiable = self.module.omits(OptionalAttribute::Modifiable);
-        self.lifecycle.call(self.deadline, move |session| session.create_data_object(&record, modifiable)).await
+        self.ledger.call(self.deadline, move |session| session.create_data_object(&record, modifiable)).await
     }
 
     /// Whether the token answers: C_GetTokenInfo, which notices a token that has gone while
