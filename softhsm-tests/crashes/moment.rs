@@ -8,7 +8,7 @@ use crate::support::tracer::Tracer;
 const CALLS: &str = "openat,write,ftruncate,?unlink,unlinkat,?rename,renameat,?mkdir,fsync,fdatasync";
 
 /// The threads in which lifecycle operations change files.
-pub const THREADS: [&str; 2] = ["token-lifecycle", "audit"];
+pub const THREADS: [&str; 3] = ["token-lifecycle", "token-ledger", "audit"];
 
 /// When the process is killed.
 #[derive(Clone, Copy, Debug)]

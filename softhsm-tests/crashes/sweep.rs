@@ -105,7 +105,7 @@ pub fn sweep(operation: Operation, kills: usize) {
     let mut tally = Tally::default();
     while tally.kills < kills {
         assert!(tally.answered < 10 * (kills + 5), "the kills come too late: {tally:?}");
-        let moment = moment(operation, &measured, tally.kills + tally.answered);
+        let moment = moment(&measured, tally.kills + tally.answered);
         println!("{operation:?}: killed {moment:?}");
         round(operation, &before.copy(), moment, &mut tally);
     }
@@ -141,14 +141,20 @@ fn measure(operation: Operation, before: &Place) -> Measured {
     Measured { duration, calls }
 }
 
-/// By turns a random delay and a call; of the calls, most in the thread that works on the token.
-fn moment(operation: Operation, measured: &Measured, round: usize) -> Moment {
+/// By turns a random delay and any of the calls; every fourth call is one of the audit trail's.
+fn moment(measured: &Measured, round: usize) -> Moment {
     if round.is_multiple_of(2) {
         return Moment::After(random_part(measured.duration));
     }
-    let thread = usize::from(!operation.is_start() && round % 8 == 7);
-    let number = 1 + usize::try_from(random(measured.calls[thread] as u64)).unwrap();
-    Moment::Call { thread: THREADS[thread], number }
+    let [lifecycle, ledger, audit] = measured.calls;
+    let (first, calls) = if round % 8 == 7 { (2, audit) } else { (0, lifecycle + ledger) };
+    let mut number = usize::try_from(random(calls as u64)).unwrap();
+    let mut thread = first;
+    while number >= measured.calls[thread] {
+        number -= measured.calls[thread];
+        thread += 1;
+    }
+    Moment::Call { thread: THREADS[thread], number: number + 1 }
 }
 
 fn round(operation: Operation, place: &Place, moment: Moment, tally: &mut Tally) {

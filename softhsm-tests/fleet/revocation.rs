@@ -25,10 +25,12 @@ struct Signed {
     received: Instant,
 }
 
-/// Has attestations signed until told to stop.
+/// Has attestations signed until told to stop. A nonce that was not spent is used again: a client
+/// has only so many outstanding.
 fn sign(client: &Client, member: usize, stop: &AtomicBool, signed: &Mutex<Vec<Signed>>) {
+    let mut unspent = None;
     while !stop.load(Ordering::Relaxed) {
-        let Some(nonce) = client.nonce() else { continue };
+        let nonce = unspent.take().unwrap_or_else(|| client.nonce().unwrap());
         let request = attestation_request(&nonce);
         let sent = Instant::now();
         let answer = client.post("/api/v1/attestations", &request).unwrap();
@@ -36,6 +38,9 @@ fn sign(client: &Client, member: usize, stop: &AtomicBool, signed: &Mutex<Vec<Si
         if answer.status == 200 {
             let key_id = answer.json()["issuer"]["key_id"].as_str().unwrap().to_owned();
             signed.lock().unwrap().push(Signed { key_id, member, sent, received });
+        } else {
+            assert!([409, 503].contains(&answer.status), "{}", answer.text());
+            unspent = Some(nonce);
         }
     }
 }

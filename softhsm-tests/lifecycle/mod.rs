@@ -5,6 +5,7 @@ mod emergency;
 mod evidence;
 mod following;
 mod leftovers;
+mod no_waiting;
 mod pending;
 mod record;
 mod revocation;

@@ -69,8 +69,8 @@ fn post_without_reading(signer: &Signer, path: &str, body: &str) -> TcpStream {
 
 #[test]
 fn a_caller_that_hangs_up_does_not_keep_the_outcome_off_the_record() {
-    let signer = Signer::new();
     for (command, record) in [("cancel", "key_rotated cancel"), ("complete", "key_rotation_completed complete")] {
+        let signer = Signer::new();
         let id = signer.rotate();
         let stream = post_without_reading(&signer, &format!("/api/v1/rotations/{id}/{command}"), "{\"force\":true}");
         while !signer.audit_log().contains(&format!("\"action\":\"{command}\"")) {}
