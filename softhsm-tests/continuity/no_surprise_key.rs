@@ -285,7 +285,7 @@ fn when_the_ledger_is_not_the_one_that_was_seen() {
             let (before, head) = marker.split_once("\"ledger_head\": \"").unwrap();
             fs::write(site.marker(), format!("{before}\"ledger_head\": \"{}{}", "0".repeat(64), &head[64..])).unwrap();
         },
-        (69, "ledger record 2 is not the one that"),
+        (69, "ledger record 2 is not the one that was seen"),
     );
 }
 

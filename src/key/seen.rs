@@ -25,7 +25,9 @@ pub enum Loss {
          is being read while others log in, or is not the right one"
     )]
     Records { seen: u64, found: u64 },
-    #[error("ledger record {sequence} is another one now: the ledger was rewritten or belongs to another token")]
+    #[error(
+        "ledger record {sequence} is not the one that was seen: the ledger was rewritten or belongs to another token"
+    )]
     Rewritten { sequence: u64 },
     #[error("key {key} was revoked, but the token does not say so: it was restored from a backup")]
     Revocation { key: u32 },

@@ -43,7 +43,7 @@ pub enum Mismatch {
     Unreadable { path: PathBuf, detail: String },
     #[error("{path} says that this signer's keys are on token serial {seen}, but the configured token is serial {found}{}", accept(.head))]
     OtherToken { path: PathBuf, seen: String, found: String, head: String },
-    #[error("{witness} says otherwise: {loss}{}", accept(.head))]
+    #[error("{witness} says that {loss}{}", accept(.head))]
     Lost { witness: String, loss: Loss, head: String },
 }
 
