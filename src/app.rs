@@ -38,7 +38,7 @@ pub enum StartError {
     Token(#[from] token::Error),
     #[error("state directory {path}: {source}")]
     State { path: PathBuf, source: std::io::Error },
-    #[error("another process uses the state directory {path}")]
+    #[error("another process uses the state directory {path}: stop it, or name another directory")]
     StateLocked { path: PathBuf },
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
@@ -64,7 +64,7 @@ pub enum StartError {
     Redis(#[from] ConnectError),
     #[error("{0}")]
     Fleet(#[from] fleet::Error),
-    #[error("cannot listen: {0}")]
+    #[error("cannot listen: {0}; name another address, or stop whatever listens there")]
     Listen(std::io::Error),
 }
 

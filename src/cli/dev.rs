@@ -144,7 +144,9 @@ fn point_softhsm_at(conf: &Path) -> Result<(), ExitCode> {
     if std::env::var_os(VARIABLE).is_some_and(|value| value == conf.as_os_str()) {
         return Ok(());
     }
-    let error = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).env(VARIABLE, conf).exec();
+    // By its own path, so that `ps` and `pgrep -f` show its own name.
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    let error = Command::new(program).args(std::env::args_os().skip(1)).env(VARIABLE, conf).exec();
     Err(refused(&format!("cannot start again with {VARIABLE} set: {error}"), ExitCode::Unavailable))
 }
 

@@ -17,8 +17,8 @@ use actix_web::{
 };
 
 use super::{
-    Config, MetricsConfig, attestations, body, exposition, health, jwks, keys, lifecycle, nonces, opaque, problem,
-    request, rotations, signer,
+    Config, MetricsConfig, attestations, body, exposition, health, index, jwks, keys, lifecycle, nonces, opaque,
+    problem, request, rotations, signer,
 };
 use crate::service::Service;
 
@@ -51,7 +51,8 @@ impl Servers {
         .shutdown_timeout(config.drain.as_secs())
         .client_request_timeout(Duration::from_secs(5))
         .workers(config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)))
-        .bind(config.listen)?;
+        .bind(config.listen)
+        .map_err(|error| named("http.listen", config.listen, &error))?;
         let metrics = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&metrics_service)))
@@ -61,7 +62,8 @@ impl Servers {
         })
         .disable_signals()
         .workers(1)
-        .bind(metrics.listen)?;
+        .bind(metrics.listen)
+        .map_err(|error| named("metrics.listen", metrics.listen, &error))?;
         let first = |addresses: Vec<SocketAddr>| {
             addresses.first().copied().ok_or_else(|| io::Error::other("nothing was bound"))
         };
@@ -97,6 +99,10 @@ impl Servers {
     }
 }
 
+fn named(key: &str, address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{key} {address}: {error}"))
+}
+
 impl StopHandle {
     /// Lets requests in progress finish, then stops.
     pub async fn stop(self) {
@@ -106,7 +112,8 @@ impl StopHandle {
 
 /// The API, path by path.
 fn routes(app: &mut web::ServiceConfig) {
-    app.service(get("/healthz", health::healthz))
+    app.service(get("/", index::index))
+        .service(get("/healthz", health::healthz))
         .service(get("/livez", health::livez))
         .service(get("/readyz", health::readyz))
         .service(get("/.well-known/jwks.json", jwks::jwks))

@@ -55,6 +55,9 @@ impl Service {
     /// Asks the token about a key; with a challenge, has the key sign it.
     pub async fn evidence(&self, client: &Client, key_id: &str, challenge: Option<&str>) -> Result<Evidence, Error> {
         let key = self.keyring.find_by_text(key_id)?;
+        if let Some(at) = key.destroyed_at {
+            return Err(Error::KeyDestroyed { id: key.id.clone(), at });
+        }
         let attributes = self.token.key_attributes(key.object_id.clone()).await?;
         let deviation = self.token.check_attributes(&attributes).err();
         let event = Event::of_client(EventType::KeyAccessed, "evidence", key.id.to_string(), client, self.clock.now())

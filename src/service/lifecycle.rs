@@ -154,7 +154,11 @@ impl Service {
         let now = self.clock.now().truncated_to_seconds();
         let activated = KeyActivated {
             key: key.id.sequence,
-            overlap_until: to_generalized_time(if order.emergency { now } else { now.plus_seconds(overlap) }),
+            // A key that was revoked, or none, leaves nothing to overlap with.
+            overlap_until: to_generalized_time(match self.keyring.standing().active() {
+                Some(_) if !order.emergency => now.plus_seconds(overlap),
+                Some(_) | None => now,
+            }),
             emergency: order.emergency,
             reason: order.reason.clone(),
             initiated_by: actor.initiated_by.clone(),
@@ -163,6 +167,7 @@ impl Service {
         let standing = self.keyring.append(Event::KeyActivated(activated), guard.fence(), &actor.name, now).await?;
         drop(guard);
         self.metrics.key_rotations.inc();
+        tracing::info!(key_id = %key.id, reason = order.reason, initiated_by = actor.initiated_by, "rotated");
         let rotation =
             standing.rotation(key.id.sequence).cloned().unwrap_or_else(|| first_activation(&key, now, order, actor));
         self.record_activation(&rotation, actor, now).await?;
@@ -311,6 +316,12 @@ impl Service {
         let completed = Event::RotationCompleted(RotationCompleted { key: rotation.to, forced });
         let standing = self.keyring.append(completed, guard.fence(), &actor.name, now).await?;
         self.audit.record(event).await?;
+        tracing::info!(
+            rotation = rotation_id(&rotation),
+            forced,
+            initiated_by = actor.initiated_by,
+            "rotation completed"
+        );
         standing.rotation(rotation.to).cloned().ok_or(Error::Internal("a completed rotation is gone"))
     }
 
@@ -328,13 +339,15 @@ impl Service {
             .map(|sequence| self.keyring.find(&KeyId { signer: self.signer.id.clone(), sequence }))
             .transpose()?;
         if let Some(old) = old.filter(|old| old.state(now) != KeyState::Rotating) {
-            return Err(Error::KeyMayNotSign { id: old.id.clone(), state: old.state(now) });
+            let (rotation, old, state) = (rotation_id(&rotation), old.id.clone(), old.state(now));
+            return Err(Error::CannotGoBack { rotation, old, state });
         }
         let event = actor.event(EventType::KeyRotated, "cancel", &rotation_id(&rotation), now);
         self.audit.record(event.clone().pending()).await?;
         let cancelled = Event::RotationCancelled(RotationCancelled { key: rotation.to });
         let standing = self.keyring.append(cancelled, guard.fence(), &actor.name, now).await?;
         self.audit.record(event).await?;
+        tracing::warn!(rotation = rotation_id(&rotation), initiated_by = actor.initiated_by, "rotation cancelled");
         standing.rotation(rotation.to).cloned().ok_or(Error::Internal("a cancelled rotation is gone"))
     }
 
@@ -362,6 +375,7 @@ impl Service {
         let destroyed = Event::KeyDestroyed(KeyDestroyed { key: key.id.sequence });
         self.keyring.append(destroyed, guard.fence(), &actor.name, now).await?;
         self.audit.record(event.of_severity(Severity::Warning)).await?;
+        tracing::warn!(key_id = %key.id, initiated_by = actor.initiated_by, "private key destroyed");
         self.keyring.find(&key.id)
     }
 

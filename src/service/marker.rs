@@ -124,10 +124,7 @@ impl Marker {
 
     /// [`Marker::compare`] while running.
     pub fn check(&self, standing: &Standing) -> Result<(), Error> {
-        self.compare(standing).map(|_| ()).map_err(|mismatch| {
-            tracing::error!(%mismatch, "the key ledger does not continue what was seen before");
-            Error::LedgerRolledBack
-        })
+        self.compare(standing).map(|_| ()).map_err(|mismatch| Error::LedgerRolledBack(mismatch.to_string()))
     }
 
     /// Remembers how far the ledger goes now. An empty ledger leaves no marker.

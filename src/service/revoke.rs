@@ -93,6 +93,7 @@ impl Service {
             compromised_at: order.compromised_at.map(to_generalized_time),
         };
         self.keyring.append_revocation(&revocation).await?;
+        tracing::warn!(key_id = %key.id, reason = order.reason.as_str(), initiated_by = actor.initiated_by, "key revoked");
         Ok((self.keyring.find(&key.id)?, true))
     }
 

@@ -39,7 +39,9 @@ pub enum Error {
 /// Why the PIN was not, or must not be, tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PinProblem {
-    #[error("is wrong: it was tried once and will not be tried again; correct the PIN source, then start again")]
+    #[error(
+        "is wrong: it was tried once. Each start would try it once more, and tokens lock after a few: correct the PIN source first (systemd: RestartPreventExitStatus=78)"
+    )]
     Incorrect,
     #[error("is locked: the security officer must unlock it (C_InitPIN)")]
     Locked,
