@@ -119,3 +119,14 @@ fn the_defaults_in_the_example_are_the_defaults() {
         assert_eq!(changes_nothing, !NO_DEFAULTS.contains(&name.as_str()), "{name}");
     }
 }
+
+#[test]
+fn the_list_at_the_root_names_every_route_and_no_other() {
+    let listed: BTreeSet<_> = verification_signer::http::index::INDEX
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    let routes: BTreeSet<_> =
+        crate::support::routes::all().into_iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    assert_eq!(listed, routes);
+}

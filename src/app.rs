@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
+    attestation::AttestationType,
     audit::{self, Audit, Event, EventType, Source},
     clock::Clock,
     config::{Config, LedgerConfig},
@@ -177,6 +178,7 @@ impl App {
         let first_key_wanted = never_active && asker.may_on(&opened.token.identity().serial);
         opened.check_active_key().await?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
+        publish_zeros(&metrics);
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
         let token = opened.token;
         let ledger = ledger(config, &token)?;
@@ -288,6 +290,22 @@ async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
     let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id).await?;
     Ok((Arc::new(store), Arc::new(RedisFleet::new(pool, &config.signer.id, &instance(config)))))
+}
+
+/// Counters that alerts ask about are there from the first scrape on, not from the first event.
+fn publish_zeros(metrics: &Metrics) {
+    for kind in AttestationType::ALL {
+        metrics.sign_latency.with_label_values(&[kind.as_str()]);
+        for status in ["success", "failure"] {
+            metrics.sign_requests.with_label_values(&[kind.as_str(), status]);
+        }
+    }
+    for refusal in nonce::Refusal::ALL {
+        metrics.nonce_rejected.with_label_values(&[refusal.as_str()]);
+    }
+    for kind in service::Error::COUNTED {
+        metrics.signer_errors.with_label_values(&[kind]);
+    }
 }
 
 fn host() -> String {

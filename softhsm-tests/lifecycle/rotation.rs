@@ -139,7 +139,7 @@ fn a_rotation_does_not_go_back_to_a_revoked_key() {
     let id = signer.rotate();
     signer.revoke(1);
     let refused = signer.post(&format!("/api/v1/rotations/{id}/cancel"), &json!({}));
-    assert_eq!((refused.status, refused.problem()), (409, "key-may-not-sign".into()));
+    assert_eq!((refused.status, refused.problem()), (409, "cannot-go-back".into()));
     assert_eq!(signer.states(), ["revoked", "active"]);
 }
 

@@ -174,6 +174,20 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::NotFound,
+        Self::AlreadyUsed,
+        Self::Expired,
+        Self::IssuerMismatch,
+        Self::SubjectMismatch,
+        Self::TypeMismatch,
+        Self::InvalidTimestamp,
+        Self::InvalidFormat,
+        Self::StoreFull,
+        Self::StoreFailover,
+    ];
+
     /// The reason on the wire and in `nonce_rejected_total{reason}`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -135,6 +135,19 @@ impl Error {
         }
     }
 
+    /// The kinds that mean trouble with signing itself, for counters that begin at zero.
+    pub const COUNTED: [&'static str; 9] = [
+        "token",
+        "token_busy",
+        "token_deadline",
+        "bad_signature",
+        "nonce_store",
+        "audit",
+        "stale_ledger",
+        "no_active_key",
+        "key_may_not_sign",
+    ];
+
     /// A short word for `signer_errors_total{error_type}` and log lines.
     #[must_use]
     pub fn kind(&self) -> &'static str {
