@@ -143,6 +143,21 @@ fn a_caller_who_hangs_up_and_tries_again_gets_the_one_attestation() {
 }
 
 #[test]
+fn callers_whose_connections_break_do_not_stop_what_they_began() {
+    const CALLERS: usize = 64;
+    let appliance = Appliance::dev();
+    let requests: Vec<_> = (0..CALLERS).map(|_| attestation_request(&appliance.nonce())).collect();
+    for request in &requests {
+        Connection::open(&appliance.api).reset_after(&json_post(PATH, &serde_json::to_vec(request).unwrap()));
+    }
+    for request in &requests {
+        let answer = appliance.post(PATH, request);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!(signed_records(&appliance), CALLERS);
+}
+
+#[test]
 fn a_request_whose_caller_has_gone_is_still_finished_and_recorded() {
     let appliance = Appliance::dev();
     let request = attestation_request(&appliance.nonce());

@@ -34,6 +34,14 @@ impl Connection {
         let _ = self.0.get_ref().shutdown(Shutdown::Write);
     }
 
+    /// Hangs up in the hardest way, while the server may be at work for us: closing a connection with
+    /// an unread answer resets it.
+    pub fn reset_after(mut self, bytes: &[u8]) {
+        self.send(&request("GET", "/livez", &[], b"")).unwrap();
+        self.0.get_ref().peek(&mut [0]).unwrap();
+        self.send(bytes).unwrap();
+    }
+
     /// The next response; `None` when the connection ended before one began.
     pub fn answer(&mut self) -> io::Result<Option<Answer>> {
         self.read_answer(true)
