@@ -36,7 +36,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
                 println!("active key     none yet: `serve` will make the first one on this token");
             }
             None => {
-                println!("active key     none: nothing can be signed until POST /api/v1/keys/rotate makes a new one")
+                println!("active key     none: nothing can be signed until POST /api/v1/keys/rotate makes a new one");
             }
         }
         opened.token.close()?;
