@@ -50,6 +50,12 @@ impl Timestamp {
         self.0.unix_timestamp()
     }
 
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn unix_milliseconds(self) -> i64 {
+        self.0.unix_timestamp() * 1000 + i64::from(self.0.millisecond())
+    }
+
     /// The instant `seconds` after the Unix epoch, if RFC 3339 can write it.
     #[must_use]
     pub fn from_unix_seconds(seconds: i64) -> Option<Self> {

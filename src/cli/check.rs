@@ -21,8 +21,8 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
             opened.standing.last_sequence(),
             opened.standing.keys().count()
         );
-        for label in opened.standing.superseded() {
-            println!("warning        ledger record {label:?} lost a race and does not count");
+        for lost in opened.standing.superseded() {
+            println!("warning        ledger record {:?} lost a race and does not count", lost.label);
         }
         config.audit.check().map_err(|error| StartError::Config(error.to_string()))?;
         match opened.standing.active() {

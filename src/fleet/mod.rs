@@ -12,6 +12,8 @@
 mod redis;
 mod single;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 pub use redis::RedisFleet;
@@ -22,15 +24,56 @@ use crate::key::seen::Seen;
 /// The right to change keys, until dropped or timed out.
 pub struct Guard {
     fence: u64,
-    /// Gives the lock back when dropped.
-    _held: Box<dyn Send + Sync>,
+    held: Option<Box<dyn Held>>,
+    lingers: bool,
 }
 
+/// A lock that is held.
+#[async_trait]
+trait Held: Send + Sync {
+    async fn release(self: Box<Self>);
+}
+
+/// Longer than any call to the token whose outcome is not known yet.
+const LINGER: Duration = Duration::from_secs(60);
+
 impl Guard {
+    fn new(fence: u64, held: impl Held + 'static) -> Self {
+        Self { fence, held: Some(Box::new(held)), lingers: false }
+    }
+
+    /// Keeps the lock for a while after the guard is dropped.
+    pub fn linger(&mut self) {
+        self.lingers = true;
+    }
+
+    /// Gives the lock back now. Dropping does it in the background, which a process about to end
+    /// does not live to see.
+    pub async fn release(mut self) {
+        if let Some(held) = self.held.take().filter(|_| !self.lingers) {
+            held.release().await;
+        }
+    }
+
     /// Greater than that of every guard before this one.
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.fence
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let (held, lingers) = (self.held.take(), self.lingers);
+        // Without a runtime the process is ending: a lock in Redis then runs out by itself.
+        if let (Some(held), Ok(runtime)) = (held, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                if lingers {
+                    tokio::time::sleep(LINGER).await;
+                }
+                held.release().await;
+            });
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use deadpool_redis::redis::Script;
 
-use super::{Error, Fleet, Guard, Member, Memory};
+use super::{Error, Fleet, Guard, Held, Member, Memory};
 use crate::{
     key::{SignerId, seen::Seen},
     redis::{Failure, Pool, prefix},
@@ -67,23 +67,21 @@ impl From<Failure> for Error {
     }
 }
 
-/// Gives the lock back when dropped, in the background: if that fails, it runs out.
-struct Held {
+/// The lock in Redis, under a token of our own.
+struct RedisLock {
     pool: Arc<Pool>,
     lock: String,
     token: String,
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut call = RELEASE.key(std::mem::take(&mut self.lock));
+#[async_trait]
+impl Held for RedisLock {
+    async fn release(self: Box<Self>) {
+        let mut call = RELEASE.key(&self.lock);
         call.arg(&self.token);
-        let pool = Arc::clone(&self.pool);
-        tokio::spawn(async move {
-            if let Err(error) = pool.run::<String>(&call).await {
-                tracing::warn!(%error, "the fleet lock was not given back; it runs out by itself");
-            }
-        });
+        if let Err(error) = self.pool.run::<String>(&call).await {
+            tracing::warn!(%error, "the fleet lock was not given back; it runs out by itself");
+        }
     }
 }
 
@@ -99,9 +97,9 @@ impl Fleet for RedisFleet {
         if outcome != "acquired" {
             return Err(Error::Held);
         }
-        let held = Held { pool: Arc::clone(&self.pool), lock: self.lock.clone(), token };
+        let held = RedisLock { pool: Arc::clone(&self.pool), lock: self.lock.clone(), token };
         match fence.parse() {
-            Ok(fence) if fence > last_fence => Ok(Guard { fence, _held: Box::new(held) }),
+            Ok(fence) if fence > last_fence => Ok(Guard::new(fence, held)),
             Ok(_) | Err(_) => Err(Error::Unavailable(format!("the lock drew no fence above {last_fence}").into())),
         }
     }
@@ -115,7 +113,7 @@ impl Fleet for RedisFleet {
             Memory::Anew => "anew",
         });
         for key in &seen.revoked {
-            call.arg(*key);
+            call.arg(key);
         }
         self.pool.run::<String>(&call).await?;
         Ok(())
@@ -123,7 +121,7 @@ impl Fleet for RedisFleet {
 
     async fn remembered(&self) -> Result<Option<Seen>, Error> {
         let (ledger_records, ledger_head, revoked, _) = self.view().await?;
-        let revoked = revoked.iter().filter_map(|key| key.parse().ok()).collect();
+        let revoked = revoked.into_iter().collect();
         Ok((ledger_records > 0).then_some(Seen { ledger_records, ledger_head, revoked }))
     }
 

@@ -1,7 +1,7 @@
 -- One appliance tells how far it has read; the furthest of all is kept.
 --
 -- KEYS 1 members  2 furthest  3 revoked keys
--- ARGV 1 instance  2 records  3 head  4 'further' or 'anew'  5... sequences of revoked keys
+-- ARGV 1 instance  2 records  3 head  4 'further' or 'anew'  5... fingerprints of revoked keys
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], ARGV[1], time[1] .. ' ' .. (#ARGV - 4))
 redis.call('PEXPIRE', KEYS[1], 60000)

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Error, Fleet, Guard, Member, Memory};
+use super::{Error, Fleet, Guard, Held, Member, Memory};
 use crate::key::seen::Seen;
 
 /// Serialises lifecycle operations of this process.
@@ -13,10 +13,15 @@ use crate::key::seen::Seen;
 pub struct Single(Arc<Mutex<()>>);
 
 #[async_trait]
+impl Held for OwnedMutexGuard<()> {
+    async fn release(self: Box<Self>) {}
+}
+
+#[async_trait]
 impl Fleet for Single {
     async fn acquire(&self, last_fence: u64) -> Result<Guard, Error> {
         let held = Arc::clone(&self.0).try_lock_owned().map_err(|_| Error::Held)?;
-        Ok(Guard { fence: last_fence + 1, _held: Box::new(held) })
+        Ok(Guard::new(last_fence + 1, held))
     }
 
     async fn report(&self, _seen: &Seen, _memory: Memory) -> Result<(), Error> {
@@ -42,7 +47,7 @@ mod tests {
         let first = lock.acquire(4).await.unwrap();
         assert_eq!(first.fence(), 5);
         assert!(matches!(lock.acquire(5).await, Err(Error::Held)));
-        drop(first);
+        first.release().await;
         assert_eq!(lock.acquire(5).await.unwrap().fence(), 6);
     }
 }

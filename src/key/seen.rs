@@ -12,13 +12,13 @@ pub struct Seen {
     pub ledger_records: u64,
     /// SHA-256 of the last record, hex.
     pub ledger_head: String,
-    /// Sequences of revoked keys. Only ever grows.
+    /// Fingerprints of revoked keys. Only ever grows.
     #[serde(default)]
-    pub revoked: BTreeSet<u32>,
+    pub revoked: BTreeSet<String>,
 }
 
 /// What a ledger has lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Loss {
     #[error(
         "the ledger had {seen} records, but the token shows {found}: it was emptied, restored from a backup, \
@@ -30,7 +30,7 @@ pub enum Loss {
     )]
     Rewritten { sequence: u64 },
     #[error("key {key} was revoked, but the token does not say so: it was restored from a backup")]
-    Revocation { key: u32 },
+    Revocation { key: String },
 }
 
 impl Seen {
@@ -40,7 +40,11 @@ impl Seen {
         Self {
             ledger_records: standing.last_sequence(),
             ledger_head: hex::encode(standing.head()),
-            revoked: standing.keys().filter(|key| key.revoked.is_some()).map(|key| key.id.sequence).collect(),
+            revoked: standing
+                .keys()
+                .filter(|key| key.revoked.is_some())
+                .map(|key| key.public_key.fingerprint())
+                .collect(),
         }
     }
 
@@ -52,9 +56,13 @@ impl Seen {
             return Some(Loss::Records { seen, found: now.ledger_records });
         }
         let digest = standing.digest_at(seen).map(hex::encode);
-        if seen > 0 && digest.as_deref() != Some(self.ledger_head.as_str()) {
+        // Where two appliances wrote at once, the reader may have seen the loser first.
+        let lost_a_race = standing.superseded().iter().any(|lost| hex::encode(lost.digest) == self.ledger_head);
+        if seen > 0 && digest.as_deref() != Some(self.ledger_head.as_str()) && !lost_a_race {
             return Some(Loss::Rewritten { sequence: seen });
         }
-        self.revoked.difference(&now.revoked).next().map(|key| Loss::Revocation { key: *key })
+        let lost =
+            standing.keys().find(|key| key.revoked.is_none() && self.revoked.contains(&key.public_key.fingerprint()));
+        lost.map(|key| Loss::Revocation { key: key.id.to_string() })
     }
 }

@@ -93,7 +93,7 @@ pub struct Standing {
     /// SHA-256 of every record that counts, in order: the ledger's length and head.
     digests: Vec<[u8; 32]>,
     fence: u64,
-    superseded: Vec<String>,
+    superseded: Vec<Superseded>,
     intents: Vec<GenerationIntent>,
 }
 
@@ -110,6 +110,14 @@ pub enum LedgerError {
     Contradiction { sequence: u64, event: &'static str, detail: &'static str },
     #[error("key {key} is revoked but was never generated: the ledger lost its records")]
     RevokedUnknown { key: u32 },
+}
+
+/// A record that lost a race.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    pub label: String,
+    /// SHA-256 of the record.
+    pub digest: [u8; 32],
 }
 
 /// A record as it is stored: its label, and its bytes.
@@ -130,7 +138,12 @@ struct Sorted {
 impl Sorted {
     fn of(signer: &SignerId, stored: impl IntoIterator<Item = StoredRecord>) -> Result<Self, LedgerError> {
         let mut sorted = Self::default();
+        let ours = format!("{signer} ");
         for StoredRecord { label, value } in stored {
+            // Another signer's records, readable or not, are none of our business.
+            if !label.starts_with(&ours) {
+                continue;
+            }
             let unreadable = || LedgerError::Unreadable { label: label.clone() };
             if Revocation::is_label(&label) {
                 let revocation = Revocation::from_bytes(&value).ok_or_else(unreadable)?;
@@ -183,22 +196,31 @@ impl Standing {
                 return Err(LedgerError::Gap { sequence: standing.last_sequence() + 1 });
             }
             candidates.sort_unstable_by_key(|(digest, record)| (std::cmp::Reverse(record.fence), *digest));
-            let (follows, stray): (Vec<_>, Vec<_>) =
-                candidates.into_iter().partition(|(_, record)| record.previous.as_bytes() == standing.head());
+            let counts =
+                |record: &Record| record.previous.as_bytes() == standing.head() && record.fence >= standing.fence;
+            let (follows, stray): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|(_, record)| counts(record));
             let mut follows = follows.into_iter();
             let Some((digest, record)) = follows.next() else {
                 return Err(LedgerError::Unlinked { sequence });
             };
-            standing.superseded.extend(follows.chain(stray).map(|(_, loser)| loser.label()));
+            for (digest, loser) in follows.chain(stray) {
+                standing.superseded.push(Superseded { label: loser.label(), digest });
+            }
             standing.apply(&record)?;
             standing.digests.push(digest);
-            standing.fence = standing.fence.max(record.fence);
+            standing.fence = record.fence;
         }
         for revocation in &sorted.revocations {
             standing.revoke(revocation)?;
         }
         standing.intents = sorted.intents;
         Ok(standing)
+    }
+
+    /// Whether the rules allow `record` as the next one: asked before it is written, since what does
+    /// not fold would stop every appliance.
+    pub fn allows(&self, record: &Record) -> Result<(), LedgerError> {
+        self.clone().apply(record)
     }
 
     /// Applies one record that follows the current head.
@@ -462,9 +484,9 @@ impl Standing {
         self.fence
     }
 
-    /// Labels of records that lost a race and do not count.
+    /// Records that lost a race and do not count.
     #[must_use]
-    pub fn superseded(&self) -> &[String] {
+    pub fn superseded(&self) -> &[Superseded] {
         &self.superseded
     }
 

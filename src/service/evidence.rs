@@ -144,7 +144,7 @@ impl Service {
         let event = Event::of_client(EventType::ConfigChanged, "install_certificate", key.id.to_string(), client, now)
             .detail("key_id", key.id.to_string());
         self.audit.record(event.clone().pending()).await?;
-        self.token.store_chain(&key, pem, now.unix_seconds()).await?.map_err(Error::Chain)?;
+        self.token.store_chain(&key, pem, now.unix_milliseconds()).await?.map_err(Error::Chain)?;
         self.audit.record(event).await?;
         Ok(())
     }

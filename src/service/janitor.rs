@@ -50,7 +50,8 @@ impl Service {
             .detail("object_id", object_id.clone())
             .detail("intended_by", intent.actor.clone());
         self.audit.record(event.clone().pending()).await?;
-        self.token.destroy_leftovers(intent.object_id.as_bytes().to_vec()).await?;
+        let prefix = format!("{}:", self.signer.id);
+        self.token.destroy_leftovers(intent.object_id.as_bytes().to_vec(), prefix).await?;
         self.keyring.remove_intent(intent).await?;
         self.audit.record(event.of_severity(Severity::Warning)).await?;
         Ok(())

@@ -79,7 +79,8 @@ pub struct Keyring {
     signer: SignerId,
     standing: ArcSwap<Standing>,
     ledger: Arc<dyn Ledger>,
-    marker: Marker,
+    /// Accepts, while starting, what an operator named; strict from then on.
+    marker: ArcSwap<Marker>,
     lease: Duration,
     /// Boot-time milliseconds at which the last good reading began.
     read_at: AtomicU64,
@@ -99,7 +100,7 @@ impl Keyring {
             standing: ArcSwap::from_pointee(Standing::empty(signer.clone())),
             signer,
             ledger,
-            marker,
+            marker: ArcSwap::from_pointee(marker),
             lease,
             read_at: AtomicU64::new(0),
             reading: Mutex::default(),
@@ -125,6 +126,11 @@ impl Keyring {
     pub fn is_fresh(&self) -> bool {
         let age = boot_millis().saturating_sub(self.read_at.load(Ordering::Acquire));
         u128::from(age) < self.lease.as_millis()
+    }
+
+    /// From now on nothing is accepted that does not continue what was seen.
+    pub fn end_acceptance(&self) {
+        self.marker.store(Arc::new(self.marker.load().strict()));
     }
 
     /// Makes sure that the last reading is young enough, by reading again where it is not.
@@ -175,6 +181,17 @@ impl Keyring {
         self.standing.load().key(id).cloned().ok_or_else(|| Error::UnknownKey(id.to_string()))
     }
 
+    /// A key by its id; one that is not known yet is looked for in a new reading.
+    pub async fn find_anew(&self, id: &KeyId) -> Result<Arc<KeyEntry>, Error> {
+        match self.find(id) {
+            Err(Error::UnknownKey(_)) => {
+                self.refresh().await?;
+                self.find(id)
+            }
+            found => found,
+        }
+    }
+
     /// A key by the text of its id, as it stands in a path.
     pub fn find_by_text(&self, text: &str) -> Result<Arc<KeyEntry>, Error> {
         let id = KeyId::parse(text).ok_or_else(|| Error::UnknownKey(text.chars().take(100).collect()))?;
@@ -204,8 +221,9 @@ impl Keyring {
         let unchanged = *last == records && self.read_at.load(Ordering::Acquire) != 0;
         if !unchanged {
             let standing = Standing::fold(&self.signer, records.iter().cloned())?;
-            self.marker.check(&standing)?;
-            self.marker.update(&standing)?;
+            let marker = self.marker.load();
+            marker.check(&standing)?;
+            marker.update(&standing)?;
             self.standing.store(Arc::new(standing));
             *last = records;
         }
@@ -213,10 +231,22 @@ impl Keyring {
         Ok(())
     }
 
-    /// Appends one record under the fleet lock with this fence, and reads everything back: what
-    /// counts is what the token now says.
-    pub async fn append(&self, event: Event, fence: u64, actor: &str, now: Timestamp) -> Result<Arc<Standing>, Error> {
-        let record = self.standing.load().next_record(event, fence, actor, now);
+    /// Appends the record of a decision made on `decided` under the fleet lock with this fence, and
+    /// reads everything back: what counts is what the token now says. Nothing is written when the
+    /// ledger has moved on since, or when the rules forbid the record.
+    pub async fn append(
+        &self,
+        decided: &Standing,
+        event: Event,
+        fence: u64,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<Arc<Standing>, Error> {
+        if self.refresh().await?.head() != decided.head() {
+            return Err(Error::LostRace);
+        }
+        let record = decided.next_record(event, fence, actor, now);
+        decided.allows(&record)?;
         let stored = StoredRecord { label: record.label(), value: record.to_bytes() };
         let (sequence, digest) = (record.sequence, crate::key::record::digest(&stored.value));
         self.ledger.append(stored).await?;

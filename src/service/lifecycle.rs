@@ -20,9 +20,9 @@ use crate::{
         intent::GenerationIntent,
         record::{KeyActivated, KeyDestroyed, KeyGenerated, RotationCancelled, RotationCompleted, to_generalized_time},
     },
-    service::{Error, KeyPolicy, Service},
+    service::{Error, KeyPolicy, Service, opaque::OpaqueOrder},
     timestamp::Timestamp,
-    token::GenerateRequest,
+    token::{self, GenerateRequest, KeyRef},
 };
 
 /// Who acts: the authenticated identity for the record, and the audit event's beginning.
@@ -50,6 +50,12 @@ impl Actor {
     }
 }
 
+/// A change of the keys in the making: the lock, and the standing on which it is decided.
+pub(super) struct Change {
+    guard: Guard,
+    decided: Arc<Standing>,
+}
+
 /// A rotation that is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct RotationOrder {
@@ -70,11 +76,28 @@ pub struct Check {
 
 impl Service {
     /// Takes the fleet lock, brings the ledger up to date, and cleans up after crashes.
-    pub(super) async fn begin_change(&self) -> Result<Guard, Error> {
+    pub(super) async fn begin_change(&self) -> Result<Change, Error> {
         let fence = self.keyring.standing().fence();
         let guard = self.fleet.acquire(fence).await?;
         self.clean_up_generations(&guard).await?;
-        Ok(guard)
+        Ok(Change { guard, decided: self.keyring.standing() })
+    }
+
+    /// Writes what was decided. When nobody can say whether the record was written, the lock lingers:
+    /// the call may still land, and nobody must decide anew before it has.
+    async fn commit(&self, change: &mut Change, event: Event, actor: &Actor, now: Timestamp) -> Result<(), Error> {
+        match self.keyring.append(&change.decided, event, change.guard.fence(), &actor.name, now).await {
+            Ok(standing) => {
+                change.decided = standing;
+                Ok(())
+            }
+            Err(error) => {
+                if matches!(error, Error::LedgerUnavailable(_)) {
+                    change.guard.linger();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// The runbook's checklist. Nothing is changed.
@@ -135,7 +158,7 @@ impl Service {
     /// `key-activated` record.
     pub async fn rotate(&self, order: &RotationOrder, actor: &Actor) -> Result<Rotation, Error> {
         let overlap = self.overlap(order)?;
-        let guard = self.begin_change().await?;
+        let mut change = self.begin_change().await?;
         if let Some(broken) = self.preflight(order).await?.into_iter().find(|check| !check.ok) {
             let Some(rotation) = self
                 .keyring
@@ -150,12 +173,13 @@ impl Service {
         }
         let intent = actor.event(EventType::KeyRotated, "rotate", self.signer.id.as_str(), self.clock.now());
         self.audit.record(intent.pending().detail("reason", order.reason.clone())).await?;
-        let key = self.successor(order.algorithm, actor, &guard).await?;
+        let key = self.successor(order.algorithm, actor, &mut change).await?;
+        self.prove(&key).await?;
         let now = self.clock.now().truncated_to_seconds();
         let activated = KeyActivated {
             key: key.id.sequence,
             // A key that was revoked, or none, leaves nothing to overlap with.
-            overlap_until: to_generalized_time(match self.keyring.standing().active() {
+            overlap_until: to_generalized_time(match change.decided.active() {
                 Some(_) if !order.emergency => now.plus_seconds(overlap),
                 Some(_) | None => now,
             }),
@@ -164,8 +188,9 @@ impl Service {
             initiated_by: actor.initiated_by.clone(),
             notes: order.notes.clone(),
         };
-        let standing = self.keyring.append(Event::KeyActivated(activated), guard.fence(), &actor.name, now).await?;
-        drop(guard);
+        self.commit(&mut change, Event::KeyActivated(activated), actor, now).await?;
+        let standing = Arc::clone(&change.decided);
+        drop(change);
         self.metrics.key_rotations.inc();
         tracing::info!(key_id = %key.id, reason = order.reason, initiated_by = actor.initiated_by, "rotated");
         let rotation =
@@ -193,32 +218,37 @@ impl Service {
         &self,
         algorithm: Option<Algorithm>,
         actor: &Actor,
-        guard: &Guard,
+        change: &mut Change,
     ) -> Result<Arc<KeyEntry>, Error> {
         let wanted = algorithm.unwrap_or(self.policy.key.algorithm);
-        let standing = self.keyring.standing();
-        let ready = standing.pending(self.clock.now()).find(|key| key.algorithm() == wanted).cloned();
+        let ready = change.decided.pending(self.clock.now()).find(|key| key.algorithm() == wanted).cloned();
         match ready {
             Some(key) => Ok(key),
-            None => self.generate(wanted, actor, guard).await,
+            None => self.generate(wanted, actor, change).await,
         }
+    }
+
+    /// Whether the token signs with this key: asked before it becomes the active one.
+    async fn prove(&self, key: &KeyEntry) -> Result<(), Error> {
+        self.token.sign(&KeyRef::from(key), &OpaqueOrder::canary("activation")).await?;
+        Ok(())
     }
 
     /// Generates a key ahead of time. It stays pending until a rotation activates it.
     pub async fn generate_pending(&self, algorithm: Option<Algorithm>, actor: &Actor) -> Result<Arc<KeyEntry>, Error> {
-        let guard = self.begin_change().await?;
-        let pending = self.keyring.standing().pending(self.clock.now()).count();
+        let mut change = self.begin_change().await?;
+        let pending = change.decided.pending(self.clock.now()).count();
         if pending >= self.policy.key.maximum_pending {
             return Err(Error::TooManyPending { limit: self.policy.key.maximum_pending });
         }
-        self.generate(algorithm.unwrap_or(self.policy.key.algorithm), actor, &guard).await
+        self.generate(algorithm.unwrap_or(self.policy.key.algorithm), actor, &mut change).await
     }
 
     /// Generates a key pair inside the token. **Commit point**: the `key-generated` record. The
     /// intent before it lets a janitor tell what a crash left behind.
-    async fn generate(&self, algorithm: Algorithm, actor: &Actor, guard: &Guard) -> Result<Arc<KeyEntry>, Error> {
+    async fn generate(&self, algorithm: Algorithm, actor: &Actor, change: &mut Change) -> Result<Arc<KeyEntry>, Error> {
         let now = self.clock.now().truncated_to_seconds();
-        let id = KeyId { signer: self.signer.id.clone(), sequence: self.keyring.standing().next_key_sequence() };
+        let id = KeyId { signer: self.signer.id.clone(), sequence: change.decided.next_key_sequence() };
         let object_id = self.token.unused_object_id().await?;
         let event = actor
             .event(EventType::KeyGenerated, "generate", &id.to_string(), now)
@@ -235,7 +265,15 @@ impl Service {
         self.keyring.append_intent(&intent).await?;
         let not_after = now.plus_seconds(self.policy.key.maximum_age_seconds());
         let request = GenerateRequest { id: id.clone(), object_id, algorithm, not_before: now, not_after };
-        let generated = self.token.generate(request).await?;
+        let generated = match self.token.generate(request).await {
+            Ok(generated) => generated,
+            Err(error) => {
+                if matches!(error, token::Error::Deadline(_)) {
+                    change.guard.linger();
+                }
+                return Err(error.into());
+            }
+        };
         let record = KeyGenerated {
             key: id.sequence,
             object_id: octets(generated.object_id),
@@ -247,7 +285,7 @@ impl Service {
             token_serial: self.token.identity().serial.clone(),
             omitted: generated.omitted,
         };
-        self.keyring.append(Event::KeyGenerated(record), guard.fence(), &actor.name, now).await?;
+        self.commit(change, Event::KeyGenerated(record), actor, now).await?;
         self.keyring.remove_intent(&intent).await?;
         self.audit.record(event).await?;
         self.keyring.find(&id)
@@ -255,13 +293,13 @@ impl Service {
 
     /// Makes the first key of an empty ledger, or finishes making it after a crash.
     pub async fn make_first_key(&self, actor: &Actor) -> Result<KeyId, Error> {
-        let guard = self.wait_to_change().await?;
-        let standing = self.keyring.standing();
-        if let Some(key) = standing.keys().find(|key| key.activated_at.is_some()) {
+        let mut change = self.wait_to_change().await?;
+        if let Some(key) = change.decided.keys().find(|key| key.activated_at.is_some()) {
             // Another appliance was faster: its key is ours.
             return Ok(key.id.clone());
         }
-        let key = self.successor(None, actor, &guard).await?;
+        let key = self.successor(None, actor, &mut change).await?;
+        self.prove(&key).await?;
         let now = self.clock.now().truncated_to_seconds();
         let activated = KeyActivated {
             key: key.id.sequence,
@@ -271,7 +309,8 @@ impl Service {
             initiated_by: actor.initiated_by.clone(),
             notes: String::new(),
         };
-        self.keyring.append(Event::KeyActivated(activated), guard.fence(), &actor.name, now).await?;
+        self.commit(&mut change, Event::KeyActivated(activated), actor, now).await?;
+        change.guard.release().await;
         let event = actor.event(EventType::KeyActivated, "activate", &key.id.to_string(), now);
         self.audit.record(event.detail("key_id", key.id.to_string())).await?;
         Ok(key.id.clone())
@@ -279,7 +318,7 @@ impl Service {
 
     /// Takes the fleet lock, waiting for whoever has it: at a first start that is an appliance
     /// which makes the very key that is wanted.
-    async fn wait_to_change(&self) -> Result<Guard, Error> {
+    async fn wait_to_change(&self) -> Result<Change, Error> {
         const PATIENCE: Duration = Duration::from_secs(60);
         const PAUSE: Duration = Duration::from_millis(50);
         let begun = Instant::now();
@@ -294,7 +333,7 @@ impl Service {
     /// Ends a rotation's overlap: after its deadline, or before it by force. Done already is done.
     /// **Commit point**: the `rotation-completed` record.
     pub async fn complete(&self, id: &str, force: bool, actor: &Actor) -> Result<Rotation, Error> {
-        let guard = self.begin_change().await?;
+        let mut change = self.begin_change().await?;
         let now = self.clock.now();
         let rotation = self.rotation(id)?;
         match rotation.status(now) {
@@ -314,7 +353,7 @@ impl Service {
             .detail("key_id", KeyId { signer: self.signer.id.clone(), sequence: rotation.to }.to_string());
         self.audit.record(event.clone().pending()).await?;
         let completed = Event::RotationCompleted(RotationCompleted { key: rotation.to, forced });
-        let standing = self.keyring.append(completed, guard.fence(), &actor.name, now).await?;
+        self.commit(&mut change, completed, actor, now).await?;
         self.audit.record(event).await?;
         tracing::info!(
             rotation = rotation_id(&rotation),
@@ -322,17 +361,21 @@ impl Service {
             initiated_by = actor.initiated_by,
             "rotation completed"
         );
-        standing.rotation(rotation.to).cloned().ok_or(Error::Internal("a completed rotation is gone"))
+        change.decided.rotation(rotation.to).cloned().ok_or(Error::Internal("a completed rotation is gone"))
     }
 
     /// Takes a rotation back while its overlap runs: the old key is active again. **Commit point**:
     /// the `rotation-cancelled` record.
     pub async fn cancel(&self, id: &str, actor: &Actor) -> Result<Rotation, Error> {
-        let guard = self.begin_change().await?;
+        let mut change = self.begin_change().await?;
         let now = self.clock.now();
         let rotation = self.rotation(id)?;
-        if rotation.status(now) != RotationStatus::InProgress {
-            return Err(Error::RotationEnded { rotation: rotation_id(&rotation), status: "not in progress" });
+        let is_newest = change.decided.active().is_some_and(|active| active.id.sequence == rotation.to);
+        if rotation.status(now) != RotationStatus::InProgress || !is_newest {
+            return Err(Error::RotationEnded {
+                rotation: rotation_id(&rotation),
+                status: "not in progress, or not the newest",
+            });
         }
         let old = rotation
             .from
@@ -345,16 +388,16 @@ impl Service {
         let event = actor.event(EventType::KeyRotated, "cancel", &rotation_id(&rotation), now);
         self.audit.record(event.clone().pending()).await?;
         let cancelled = Event::RotationCancelled(RotationCancelled { key: rotation.to });
-        let standing = self.keyring.append(cancelled, guard.fence(), &actor.name, now).await?;
+        self.commit(&mut change, cancelled, actor, now).await?;
         self.audit.record(event).await?;
         tracing::warn!(rotation = rotation_id(&rotation), initiated_by = actor.initiated_by, "rotation cancelled");
-        standing.rotation(rotation.to).cloned().ok_or(Error::Internal("a cancelled rotation is gone"))
+        change.decided.rotation(rotation.to).cloned().ok_or(Error::Internal("a cancelled rotation is gone"))
     }
 
     /// Destroys the private key of a retired or revoked key, for good. **Commit point**: the object
     /// is gone from the token; the record says so, and a repeated call writes it if a crash did not.
     pub async fn destroy(&self, key_id: &str, force: bool, actor: &Actor) -> Result<Arc<KeyEntry>, Error> {
-        let guard = self.begin_change().await?;
+        let mut change = self.begin_change().await?;
         let now = self.clock.now();
         let key = self.keyring.find_by_text(key_id)?;
         if key.destroyed_at.is_some() {
@@ -373,7 +416,7 @@ impl Service {
         self.audit.record(event.clone().pending().of_severity(Severity::Warning)).await?;
         self.token.destroy_private_key(key.object_id.clone()).await?;
         let destroyed = Event::KeyDestroyed(KeyDestroyed { key: key.id.sequence });
-        self.keyring.append(destroyed, guard.fence(), &actor.name, now).await?;
+        self.commit(&mut change, destroyed, actor, now).await?;
         self.audit.record(event.of_severity(Severity::Warning)).await?;
         tracing::warn!(key_id = %key.id, initiated_by = actor.initiated_by, "private key destroyed");
         self.keyring.find(&key.id)

@@ -80,7 +80,7 @@ impl Marker {
     }
 
     /// Keys that were seen revoked. They stay so, whatever the token says.
-    pub fn revoked(&self) -> Result<BTreeSet<u32>, Mismatch> {
+    pub fn revoked(&self) -> Result<BTreeSet<String>, Mismatch> {
         Ok(self.read()?.map(|content| content.seen.revoked).unwrap_or_default())
     }
 
@@ -120,6 +120,12 @@ impl Marker {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unreadable(error.to_string())),
         }
+    }
+
+    /// The same marker, which accepts nothing any more: an acceptance counts once, at start.
+    #[must_use]
+    pub fn strict(&self) -> Self {
+        Self { accepted_head: None, ..self.clone() }
     }
 
     /// [`Marker::compare`] while running.

@@ -120,7 +120,7 @@ impl Service {
 
     /// Goes on with a ledger that an operator accepted by name although it is not the one seen
     /// before. Keys that were revoked stay so: their revocations are put back on the token.
-    pub async fn take_over_ledger(&self, remembered: &BTreeSet<u32>) -> Result<(), Error> {
+    pub async fn take_over_ledger(&self, remembered: &BTreeSet<String>) -> Result<(), Error> {
         let standing = self.keyring.standing();
         tracing::warn!(
             head = hex::encode(standing.head()),
@@ -131,11 +131,12 @@ impl Service {
                 .of_severity(Severity::Critical)
                 .detail("ledger_head", hex::encode(standing.head()));
         self.audit.record(event).await?;
-        let lost = |key: &&Arc<KeyEntry>| remembered.contains(&key.id.sequence) && key.revoked.is_none();
+        let lost = |key: &&Arc<KeyEntry>| remembered.contains(&key.public_key.fingerprint()) && key.revoked.is_none();
         let order = RevocationOrder { reason: RevocationReason::Administrative, compromised_at: None };
         for key in standing.keys().filter(lost) {
             self.commit_revocation(&key.id.to_string(), order, &Actor::program("start")).await?;
         }
+        self.keyring.end_acceptance();
         self.fleet.report(&Seen::of(&self.keyring.standing()), Memory::Anew).await?;
         Ok(())
     }

@@ -94,6 +94,11 @@ pub(super) fn chain_label(key_label: &str, at: i64, index: usize) -> String {
     format!("{key_label}{CHAIN}{at:012}.{index}")
 }
 
+/// True for labels that [`chain_label`] makes.
+pub(super) fn is_chain_label(label: &str) -> bool {
+    label.contains(CHAIN)
+}
+
 /// Picks, of all certificates stored for a key, the newest chain that has its first certificate.
 pub(super) fn newest_chain(stored: Vec<(String, Vec<u8>)>) -> Vec<Vec<u8>> {
     let place = |label: &str| {

@@ -77,6 +77,7 @@ pub struct Token {
     lifecycle: Lane,
     ledger: Lane,
     reading: Lane,
+    asking: Lane,
     deadline: Duration,
     verify_signatures: bool,
     module_path: PathBuf,
@@ -95,7 +96,9 @@ impl Token {
             // A revocation is a record: it must not wait for a generation either.
             ledger: Lane::start("token-ledger", 1, 64, &module)?,
             // Readings of the ledger renew the right to sign: they must not wait for a generation.
-            reading: Lane::start("token-read", 1, 256, &module)?,
+            reading: Lane::start("token-read", 1, 64, &module)?,
+            // What callers may ask as often as they like: attributes, certificates, health.
+            asking: Lane::start("token-ask", 1, 64, &module)?,
             module,
             deadline: config.call_deadline,
             verify_signatures: config.verify_signatures,
@@ -108,9 +111,10 @@ impl Token {
     /// It must be done before the process ends: a worker that is still inside the module while
     /// `exit` takes the module's own data down crashes.
     pub fn close(&self) -> Result<(), Error> {
-        let ended = [&self.signing, &self.lifecycle, &self.ledger, &self.reading].map(|lane| lane.stop(CLOSING));
+        let ended =
+            [&self.signing, &self.lifecycle, &self.ledger, &self.reading, &self.asking].map(|lane| lane.stop(CLOSING));
         // C_Finalize under a thread that hangs in a call would crash or hang as well.
-        if ended == [true; 4] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
+        if ended == [true; 5] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
     }
 
     /// Which token this is.
@@ -150,7 +154,7 @@ impl Token {
 
     /// What the token reports of a private key, checked against the policy for our keys.
     pub async fn key_attributes(&self, object_id: Vec<u8>) -> Result<KeyAttributes, Error> {
-        self.reading.call(self.deadline, move |session| session.key_attributes(&object_id)).await
+        self.asking.call(self.deadline, move |session| session.key_attributes(&object_id)).await
     }
 
     /// A PKCS#10 certificate request (RFC 2986) for a key, signed by it.
@@ -189,12 +193,12 @@ impl Token {
 
     /// The certificates stored for a key, its own first.
     pub async fn certificates(&self, object_id: Vec<u8>) -> Result<Vec<Vec<u8>>, Error> {
-        self.reading.call(self.deadline, move |session| session.certificates(&object_id)).await
+        self.asking.call(self.deadline, move |session| session.certificates(&object_id)).await
     }
 
     /// Key objects on the token whose label begins with `prefix`.
     pub async fn key_objects(&self, prefix: String) -> Result<Vec<KeyObject>, Error> {
-        self.reading.call(self.deadline, move |session| session.key_objects(&prefix)).await
+        self.asking.call(self.deadline, move |session| session.key_objects(&prefix)).await
     }
 
     /// Destroys a private key object; true when it was still there.
@@ -202,9 +206,9 @@ impl Token {
         self.lifecycle.call(self.deadline, move |session| session.destroy_private_key(&object_id)).await
     }
 
-    /// Destroys what an unfinished generation left under this id.
-    pub async fn destroy_leftovers(&self, object_id: Vec<u8>) -> Result<(), Error> {
-        self.lifecycle.call(self.deadline, move |session| session.destroy_leftovers(&object_id)).await
+    /// Destroys what an unfinished generation left under this id, if its label begins with `prefix`.
+    pub async fn destroy_leftovers(&self, object_id: Vec<u8>, prefix: String) -> Result<(), Error> {
+        self.lifecycle.call(self.deadline, move |session| session.destroy_leftovers(&object_id, &prefix)).await
     }
 
     /// A random CKA_ID that no object on the token has.
@@ -226,14 +230,16 @@ impl Token {
     /// Stores one data object of ours.
     pub(crate) async fn create_data_object(&self, record: StoredRecord) -> Result<(), Error> {
         let modifiable = self.module.omits(OptionalAttribute::Modifiable);
-        self.ledger.call(self.deadline, move |session| session.create_data_object(&record, modifiable)).await
+        // A record whose fate is unknown is worse than a slow one.
+        let deadline = self.deadline.max(Duration::from_secs(30));
+        self.ledger.call(deadline, move |session| session.create_data_object(&record, modifiable)).await
     }
 
     /// Whether the token answers: C_GetTokenInfo, which notices a token that has gone while
     /// C_FindObjects still says "nothing found".
     pub async fn ping(&self) -> Result<(), Error> {
         let module = Arc::clone(&self.module);
-        self.reading.call(self.deadline, move |_| module.check_presence()).await
+        self.asking.call(self.deadline, move |_| module.check_presence()).await
     }
 }
 

@@ -102,9 +102,17 @@ impl TokenSession {
         chain: &[CertificateParts],
     ) -> Result<(), Error> {
         self.exclusively(|session| {
+            let stored = [Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(object_id.to_vec())];
+            let earlier = session.find_objects(&stored)?;
             for (index, parts) in chain.iter().enumerate().rev() {
                 let label = certificate::chain_label(key_label, at, index);
                 session.create_object(&certificate_template(object_id, &label, parts))?;
+            }
+            // The new chain is whole: those before it would only fill the token.
+            for handle in earlier {
+                if certificate::is_chain_label(&label(session, handle)?) {
+                    session.destroy_object(handle)?;
+                }
             }
             Ok(())
         })
@@ -179,10 +187,12 @@ impl TokenSession {
     }
 
     /// Destroys every object with this CKA_ID: what a generation that never finished left behind.
-    pub fn destroy_leftovers(&mut self, object_id: &[u8]) -> Result<(), Error> {
+    pub fn destroy_leftovers(&mut self, object_id: &[u8], prefix: &str) -> Result<(), Error> {
         self.exclusively(|session| {
             for handle in session.find_objects(&[Attribute::Id(object_id.to_vec())])? {
-                session.destroy_object(handle)?;
+                if label(session, handle)?.starts_with(prefix) {
+                    session.destroy_object(handle)?;
+                }
             }
             Ok(())
         })
