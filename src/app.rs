@@ -11,7 +11,7 @@ use crate::{
     exit_code::ExitCode,
     fleet::{self, Fleet, RedisFleet, Single},
     http::Servers,
-    key::{Ledger, LedgerError, LedgerUnavailable, Standing},
+    key::{Ledger, LedgerError, LedgerUnavailable, Standing, seen::Seen},
     ledger_file::FileLedger,
     metrics::Metrics,
     nonce::{self, ConnectError, MemoryStore, RedisStore},
@@ -23,8 +23,9 @@ use crate::{
         lifecycle::Actor,
         marker::{Marker, Mismatch},
         opaque::OpaqueOrder,
+        readiness::LastProbe,
     },
-    supervisor,
+    supervisor::{self, Signals},
     token::{self, DataObjectLedger, KeyRef, Token},
 };
 
@@ -65,6 +66,8 @@ pub enum StartError {
     Redis(#[from] ConnectError),
     #[error("{0}")]
     Fleet(#[from] fleet::Error),
+    #[error("signal handlers cannot be installed: {0}")]
+    Signals(std::io::Error),
     #[error("cannot listen: {0}; name another address, or stop whatever listens there")]
     Listen(std::io::Error),
 }
@@ -95,6 +98,7 @@ impl StartError {
             | Self::Service(_)
             | Self::Metrics(_)
             | Self::Redis(_)
+            | Self::Signals(_)
             | Self::Fleet(_)
             | Self::Listen(_) => ExitCode::Unavailable,
         }
@@ -185,6 +189,13 @@ impl App {
         let (nonces, fleet) = shared_state(config).await?;
         let mut revoked_before = opened.marker.revoked()?;
         let mut accepted = opened.accepted;
+        if !opened.marker.exists() {
+            // The state directory was lost: the trail still knows which keys were revoked.
+            let seen = revoked_by_the_trail(config, &opened.standing)?;
+            let witness = format!("the audit trail in {}", config.audit.directory.display());
+            accepted |= opened.marker.compare_with(&seen, &witness, &opened.standing)?;
+            revoked_before.extend(seen.revoked);
+        }
         if let Some(seen) = fleet.remembered().await? {
             accepted |= opened.marker.compare_with(&seen, "the fleet's memory in Redis", &opened.standing)?;
             revoked_before.extend(seen.revoked);
@@ -207,6 +218,7 @@ impl App {
             token,
             clock,
             metrics,
+            last_probe: LastProbe::default(),
         };
         if accepted {
             service.take_over_ledger(&revoked_before).await?;
@@ -222,11 +234,12 @@ impl App {
     pub async fn run_until_stopped(
         self,
         config: &Config,
+        signals: Signals,
         ready: impl FnOnce(SocketAddr, SocketAddr),
     ) -> Result<ExitCode, StartError> {
         let servers = Servers::bind(&config.http, &config.metrics, &self.service).map_err(StartError::Listen)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
-        let served = self.serve(servers, config, || ready(api, metrics)).await;
+        let served = self.serve(servers, config, signals, || ready(api, metrics)).await;
         // Threads of the server may hold the service a little longer: the token does not wait for them.
         if let Err(error) = self.service.token.close() {
             tracing::warn!(%error, "the token could not be closed");
@@ -234,9 +247,15 @@ impl App {
         served
     }
 
-    async fn serve(&self, servers: Servers, config: &Config, ready: impl FnOnce()) -> Result<ExitCode, StartError> {
+    async fn serve(
+        &self,
+        servers: Servers,
+        config: &Config,
+        signals: Signals,
+        ready: impl FnOnce(),
+    ) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
-        let code = supervisor::run(servers, &self.service, config.fleet.refresh, ready).await;
+        let code = supervisor::run(servers, &self.service, signals, config.fleet.refresh, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
         }
@@ -281,10 +300,25 @@ async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Con
     Ok(opened)
 }
 
+/// Keys of this ledger that the audit trail names as revoked.
+fn revoked_by_the_trail(config: &Config, standing: &Standing) -> Result<Seen, StartError> {
+    let directory = &config.audit.directory;
+    let named = audit::revoked_keys(directory)
+        .map_err(|source| audit::OpenError::Directory { path: directory.clone(), source })?;
+    let revoked = standing.keys().filter(|key| named.contains(&key.id.to_string()));
+    Ok(Seen { revoked: revoked.map(|key| key.public_key.fingerprint()).collect(), ..Seen::default() })
+}
+
 /// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
 /// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
 async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn Fleet>), StartError> {
     let Some(redis) = &config.redis else {
+        if !config.fleet.single {
+            tracing::warn!(
+                "without [redis] nothing keeps two appliances from changing keys at once, and nonces are known to this process \
+                 only: name a Redis, or set fleet.single = true"
+            );
+        }
         return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(Single::default())));
     };
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);

@@ -122,7 +122,13 @@ pub struct DirectoryLock(#[expect(dead_code, reason = "held for its flock")] Fil
 
 /// Takes the only lock on `directory`; `WouldBlock` when another process has it.
 pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(".lock"))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(directory.join(".lock"))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(DirectoryLock(file))
 }

@@ -8,6 +8,7 @@ fn main() -> std::process::ExitCode {
         eprintln!("verification-signer: {error}");
         return ExitCode::Unavailable.into();
     }
+    secret::raise_file_limit();
     match Cli::try_parse() {
         Ok(cli) => cli.run().into(),
         Err(error) => {

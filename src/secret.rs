@@ -96,6 +96,13 @@ fn read(file: File, path: &Path) -> Result<SecretString, SecretError> {
     Ok(SecretString::from(text))
 }
 
+/// Raises the limit on open files as far as it goes: connections, the token and the trail share it.
+pub fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // What cannot be raised is counted with as it is.
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 /// Turns off core dumps and tracing by the same user, so that the PIN cannot be read out of this
 /// process. First thing in `main`.
 pub fn forbid_core_dumps() -> Result<(), SecretError> {

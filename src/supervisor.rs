@@ -26,14 +26,38 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
 
+/// The signals that mean something, taken before anything else happens: by default each of them
+/// would end the process on the spot.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    rotate: Signal,
+    /// Taken so that a closed terminal does not end the process; there is nothing to reload yet.
+    #[expect(dead_code, reason = "taken, and never waited for")]
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Takes them. Those that arrive before [`run`] are acted on then.
+    pub fn take() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            rotate: signal(SignalKind::user_defined1())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Serves until SIGTERM or SIGINT (0), or until the audit trail fails (70).
-pub async fn run(servers: Servers, service: &Arc<Service>, refresh: Duration, ready: impl FnOnce()) -> ExitCode {
-    let signals =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::user_defined1()));
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(rotate)) = signals else {
-        tracing::error!("signal handlers cannot be installed");
-        return ExitCode::Unavailable;
-    };
+pub async fn run(
+    servers: Servers,
+    service: &Arc<Service>,
+    signals: Signals,
+    refresh: Duration,
+    ready: impl FnOnce(),
+) -> ExitCode {
+    let Signals { mut terminate, mut interrupt, rotate, .. } = signals;
     let stop = servers.stop_handle();
     let mut serving = std::pin::pin!(servers.run());
     let chores = [

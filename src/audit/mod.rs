@@ -11,7 +11,7 @@ use std::{io, path::PathBuf};
 use serde::Deserialize;
 
 pub use event::{Event, EventType, Outcome, Severity, Source};
-pub use reader::mentions_keys;
+pub use reader::{mentions_keys, revoked_keys};
 pub use writer::Audit;
 
 use crate::evidence::Receipt;

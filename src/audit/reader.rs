@@ -1,6 +1,7 @@
 //! Reading the trail back: only what start-up needs; the files stay the truth.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
@@ -58,4 +59,26 @@ pub fn mentions_keys(directory: &Path) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[derive(Deserialize)]
+struct Revocation<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    action: &'a str,
+    resource: String,
+}
+
+/// Ids of the keys that the trail in `directory` says were revoked. An intent counts: it may have
+/// been carried out.
+pub fn revoked_keys(directory: &Path) -> io::Result<BTreeSet<String>> {
+    let mut keys = BTreeSet::new();
+    for path in segments(directory)? {
+        for line in BufReader::new(File::open(path)?).split(b'\n') {
+            if let Ok(Revocation { kind: "key_revoked", action: "revoke", resource }) = serde_json::from_slice(&line?) {
+                keys.insert(resource);
+            }
+        }
+    }
+    Ok(keys)
 }

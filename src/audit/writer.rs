@@ -259,13 +259,12 @@ fn last_sequence(log: &mut AppendLog, directory: &Path, path: &Path) -> Result<u
     if torn {
         lines.next();
     }
-    // Lines torn by earlier crashes stay in the file: skip what is no record, but only those.
-    for line in lines {
-        match reader::sequence_of(line) {
-            Some(sequence) => return Ok(sequence),
-            None if line.starts_with(b"{") && !line.ends_with(b"}") => {}
-            None => return Err(damaged(path)),
-        }
+    // Lines torn by earlier crashes stay in the file, whatever they look like: they do not count.
+    if let Some(sequence) = lines.find_map(reader::sequence_of) {
+        return Ok(sequence);
+    }
+    if tail.iter().any(|byte| !byte.is_ascii_whitespace() && *byte != 0) && !torn {
+        return Err(damaged(path));
     }
     let mut newest = 0;
     for segment in reader::segments(directory).map_err(unusable)? {

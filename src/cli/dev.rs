@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use super::{block_on, refused};
 use crate::{
-    app::App,
+    app::{App, StartError},
     audit,
     clock::Clock,
     config::{Config, LedgerConfig, StateConfig},
@@ -20,6 +20,7 @@ use crate::{
     exit_code::ExitCode,
     http, nonce, redis, secret,
     service::{FleetConfig, KeyPolicy, SignerConfig, first_key::Asker},
+    supervisor::Signals,
     telemetry,
     token::{self, TokenUri, provision},
 };
@@ -75,8 +76,9 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, ExitCode> {
     let uri = token_uri(module, &layout).map_err(config)?;
     let config = configuration(options, module, uri, &layout);
     block_on(async {
+        let signals = Signals::take().map_err(StartError::Signals)?;
         let app = App::build(&config, &Asker::Person { command: "dev" }, Clock::system()).await?;
-        app.run_until_stopped(&config, |api, metrics| {
+        app.run_until_stopped(&config, signals, |api, metrics| {
             println!(
                 "ready: API http://{api}  metrics http://{metrics}/metrics  token {}  (development only: software token, no authentication)",
                 config.token.uri
@@ -84,7 +86,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, ExitCode> {
         })
         .await
     })
-    .map_err(|error| refused(&error, error.exit_code()))
+    .map_err(|error: StartError| refused(&error, error.exit_code()))
 }
 
 fn state_directory(asked: Option<&Path>) -> Result<PathBuf, String> {

@@ -1,13 +1,21 @@
 //! `serve`: the appliance.
 
 use super::{block_on, refused};
-use crate::{app::App, clock::Clock, config::Config, exit_code::ExitCode, service::first_key::Asker};
+use crate::{
+    app::{App, StartError},
+    clock::Clock,
+    config::Config,
+    exit_code::ExitCode,
+    service::first_key::Asker,
+    supervisor::Signals,
+};
 
 pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
     let asker = Asker::Configuration { allowed_serial: config.key_policy.first_key_on_token_serial.clone() };
     block_on(async {
+        let signals = Signals::take().map_err(StartError::Signals)?;
         let app = App::build(config, &asker, Clock::system()).await?;
-        app.run_until_stopped(config, |api, metrics| tracing::info!(%api, %metrics, "ready")).await
+        app.run_until_stopped(config, signals, |api, metrics| tracing::info!(%api, %metrics, "ready")).await
     })
-    .map_err(|error| refused(&error, error.exit_code()))
+    .map_err(|error: StartError| refused(&error, error.exit_code()))
 }

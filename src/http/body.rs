@@ -1,7 +1,7 @@
 //! Request bodies: JSON of exactly the expected shape, at most 64 KiB, read only when it says that
 //! it is JSON; certificates as PEM. A refusal names the field.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest,
@@ -12,11 +12,14 @@ use actix_web::{
 };
 use serde::de::DeserializeOwned;
 
-use super::problem::{BODY_TOO_LARGE, INVALID_JSON, Problem, UNSUPPORTED_MEDIA_TYPE};
+use super::problem::{BODY_TOO_LARGE, BODY_TOO_SLOW, INVALID_JSON, Problem, UNSUPPORTED_MEDIA_TYPE};
 use crate::attestation::strict::Object;
 
 /// Largest body that is read.
 pub const MAX_BODY_BYTES: usize = 65_536;
+
+/// Longest time that a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(5);
 
 /// A parsed body.
 pub struct StrictJson<T>(pub T);
@@ -29,11 +32,8 @@ impl<T: DeserializeOwned + 'static> FromRequest for StrictJson<T> {
         if let Err(problem) = says_json(request) {
             return Box::pin(std::future::ready(Err(problem)));
         }
-        let body = web::Bytes::from_request(request, payload);
-        Box::pin(async move {
-            let body = body.await.map_err(|error| unreadable(&error))?;
-            parse(&body).map(Self)
-        })
+        let body = whole(request, payload);
+        Box::pin(async move { parse(&body.await?).map(Self) })
     }
 }
 
@@ -69,8 +69,8 @@ impl FromRequest for Pem {
                 Problem::new(&UNSUPPORTED_MEDIA_TYPE, format!("Certificates are sent as {}.", accepted.join(" or ")));
             return Box::pin(std::future::ready(Err(problem)));
         }
-        let body = web::Bytes::from_request(request, payload);
-        Box::pin(async move { body.await.map(Self).map_err(|error| unreadable(&error)) })
+        let body = whole(request, payload);
+        Box::pin(async move { body.await.map(Self) })
     }
 }
 
@@ -97,6 +97,17 @@ fn says_json(request: &HttpRequest) -> Result<(), Problem> {
         kind if kind.eq_ignore_ascii_case("application/json") => Ok(()),
         "" => refused("The request has no content type.".into()),
         kind => refused(format!("The content type is {:?}.", kind.chars().take(100).collect::<String>())),
+    }
+}
+
+/// The body, read to its end in time: whoever sends it drop by drop keeps others waiting.
+fn whole(request: &HttpRequest, payload: &mut Payload) -> impl Future<Output = Result<web::Bytes, Problem>> + use<> {
+    let body = web::Bytes::from_request(request, payload);
+    async move {
+        match tokio::time::timeout(BODY_TIME, body).await {
+            Ok(body) => body.map_err(|error| unreadable(&error)),
+            Err(_) => Err(Problem::new(&BODY_TOO_SLOW, "")),
+        }
     }
 }
 

@@ -42,6 +42,8 @@ kinds! {
         "Correct the field named in errors.";
     BODY_TOO_LARGE = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
         "Send at most 65536 bytes.";
+    BODY_TOO_SLOW = "body-too-slow", REQUEST_TIMEOUT, "The body did not arrive in time",
+        "Send the whole body within 5 seconds.";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported",
         "Send the body as application/json, without a content encoding.";
     NOT_FOUND = "not-found", NOT_FOUND, "There is nothing at this path",

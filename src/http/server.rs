@@ -37,6 +37,7 @@ pub struct StopHandle(ServerHandle, ServerHandle);
 impl Servers {
     /// Binds both listeners. Signals are the supervisor's, not the servers'.
     pub fn bind(config: &Config, metrics: &MetricsConfig, service: &Arc<Service>) -> io::Result<Self> {
+        let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
         let (api_service, metrics_service) = (Arc::clone(service), Arc::clone(service));
         let api = HttpServer::new(move || {
             App::new()
@@ -50,7 +51,8 @@ impl Servers {
         .disable_signals()
         .shutdown_timeout(config.drain.as_secs())
         .client_request_timeout(Duration::from_secs(5))
-        .workers(config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)))
+        .max_connections(connections_per_worker(workers))
+        .workers(workers)
         .bind(config.listen)
         .map_err(|error| named("http.listen", config.listen, &error))?;
         let metrics = HttpServer::new(move || {
@@ -97,6 +99,15 @@ impl Servers {
     pub async fn run(self) -> io::Result<()> {
         tokio::try_join!(self.api, self.metrics).map(|_| ())
     }
+}
+
+/// As many as the limit on open files allows, with room for the token's files, Redis and the trail:
+/// a token that cannot open its files looks empty.
+fn connections_per_worker(workers: usize) -> usize {
+    const RESERVED: u64 = 256;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(65_536);
+    let connections = usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(65_536);
+    (connections / workers).clamp(16, 10_000)
 }
 
 fn named(key: &str, address: SocketAddr, error: &io::Error) -> io::Error {

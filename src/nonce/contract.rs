@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Answer, Claim, Config, Error, Order, Refusal, Spend, Store, Use};
 use crate::{
-    attestation::AttestationType, client::ClientIdentity, evidence::Permitted, nonce_value::NonceValue,
+    attestation::{AttestationType, Issuer, Text},
+    client::ClientIdentity,
+    evidence::Permitted,
+    nonce_value::NonceValue,
     timestamp::Timestamp,
 };
 
@@ -39,6 +42,13 @@ pub(super) fn use_() -> Use {
 pub(super) fn answer() -> Answer {
     Answer {
         key_id: "s:1".into(),
+        issuer: Issuer {
+            id: Text::new("i").unwrap(),
+            key_fingerprint: Text::new("f").unwrap(),
+            key_id: Text::default(),
+            validator_address: Text::default(),
+            service_endpoint: Text::default(),
+        },
         issued_at: now(),
         expires_at: now(),
         created: now(),

@@ -19,7 +19,10 @@ pub use memory::MemoryStore;
 pub use redis::{ConnectError, RedisStore};
 
 use crate::{
-    attestation::AttestationType, client::ClientIdentity, evidence::Permitted, nonce_value::NonceValue,
+    attestation::{AttestationType, Issuer},
+    client::ClientIdentity,
+    evidence::Permitted,
+    nonce_value::NonceValue,
     timestamp::Timestamp,
 };
 
@@ -140,6 +143,8 @@ impl Spent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub key_id: String,
+    /// As it stood in what was signed: the configuration may be another by now, or elsewhere.
+    pub issuer: Issuer,
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
     pub created: Timestamp,

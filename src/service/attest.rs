@@ -90,7 +90,7 @@ impl Service {
                 // The first try may have taken its time: the kept answer is released by a fresh
                 // reading too.
                 self.keyring.freshen().await?;
-                return self.repeat(permit, &answer);
+                return self.repeat(permit, &answer).await;
             }
         };
         self.metrics.nonce_used.inc();
@@ -157,6 +157,7 @@ impl Service {
     ) -> Result<SignedAttestation, Error> {
         let answer = Answer {
             key_id: key.id.to_string(),
+            issuer: order.statement.issuer.clone(),
             issued_at: order.statement.issued_at,
             expires_at: order.statement.expires_at,
             created,
@@ -167,20 +168,22 @@ impl Service {
         if let Err(error) = self.nonces.settle(order.spent, &answer).await {
             tracing::warn!(%error, "the answer could not be kept for retries");
         }
+        // Keeping it may have taken its time too: the last look is right before the answer.
+        self.keyring.still_active(&key.id, self.clock.now())?;
         Ok(complete(order.statement, key, &answer))
     }
 
     /// The same answer again, put together from what was kept: no second signature is made.
-    fn repeat(&self, permit: AttestationPermit, answer: &Answer) -> Result<SignedAttestation, Error> {
+    async fn repeat(&self, permit: AttestationPermit, answer: &Answer) -> Result<SignedAttestation, Error> {
         let id = KeyId::parse(&answer.key_id).ok_or(Error::Internal("a kept answer names no key"))?;
-        let key = self.keyring.find(&id)?;
+        let key = self.keyring.find_anew(&id).await?;
         if !key.state(self.clock.now()).may_verify() {
             return Err(Error::KeyMayNotSign { id, state: key.state(self.clock.now()) });
         }
         let (_, request, mut period) = permit.into_parts();
         period.issued_at = answer.issued_at;
         period.expires_at = answer.expires_at;
-        let statement = request.into_statement(self.signer.issuer(&key), period);
+        let statement = request.into_statement(answer.issuer.clone(), period);
         Ok(complete(statement, &key, answer))
     }
 

@@ -86,4 +86,5 @@ pub struct Service {
     pub token: Arc<Token>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    pub last_probe: readiness::LastProbe,
 }

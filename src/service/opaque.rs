@@ -5,7 +5,7 @@
 
 use crate::{
     attestation::InvalidField,
-    audit::{Event, EventType},
+    audit::{Event, EventType, Severity},
     client::Client,
     evidence::Warrant,
     key::{KeyEntry, KeyState, Signature},
@@ -108,8 +108,12 @@ impl Service {
             .detail("key_id", key.id.to_string())
             .detail("purpose", purpose);
         let verified = self.token.sign(&KeyRef::from(&*key), order).await?;
-        let recorded = self.audit.record_signature(event, verified.digest()).await?;
-        self.keyring.still_active(&key.id, self.clock.now())?;
+        let recorded = self.audit.record_signature(event.clone(), verified.digest()).await?;
+        if let Err(error) = self.keyring.still_active(&key.id, self.clock.now()) {
+            let discarded = event.failed(Severity::Warning).detail("discarded_sequence", recorded.sequence());
+            self.audit.record(discarded).await?;
+            return Err(error);
+        }
         let (_, signature) =
             verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
         Ok(SignedOpaque { signature, key, audit_sequence: recorded.sequence() })

@@ -1,11 +1,21 @@
 //! Whether the service can do its job now, and what an operator should know.
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use crate::{
     service::{Error, Service},
     timestamp::Timestamp,
+    token,
 };
+
+/// How long a look at the dependencies is good for.
+const PROBE_LIFE: Duration = Duration::from_millis(500);
+
+/// The last look at the dependencies.
+pub type LastProbe = Mutex<Option<(Instant, Vec<Dependency>)>>;
 
 /// One thing we stand on.
 #[derive(Clone, Debug, Serialize)]
@@ -34,7 +44,8 @@ impl Service {
     pub async fn health(&self) -> Health {
         let reading = self.keyring.freshen().await;
         let now = self.clock.now();
-        let dependencies = vec![self.token_health().await, self.nonce_health().await, self.audit_health()];
+        let mut dependencies = self.probe().await;
+        dependencies.push(self.audit_health());
         for dependency in &dependencies {
             self.metrics
                 .service_health
@@ -77,6 +88,29 @@ impl Service {
         }
     }
 
+    /// Looks at token and nonce store, at most twice a second: anybody may ask for health, and must
+    /// not keep the token busy with it.
+    async fn probe(&self) -> Vec<Dependency> {
+        let mut last = self.last_probe.lock().await;
+        match &*last {
+            Some((at, found)) if at.elapsed() < PROBE_LIFE => found.clone(),
+            Some(_) | None => {
+                let found = vec![self.token_health().await, self.nonce_health().await];
+                *last = Some((Instant::now(), found.clone()));
+                found
+            }
+        }
+    }
+
+    /// Whether the token is there, and the active key in it.
+    async fn ask_token(&self) -> Result<(), token::Error> {
+        self.token.ping().await?;
+        match self.keyring.standing().active() {
+            Some(key) => self.token.key_attributes(key.object_id.clone()).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// What to do when no key is active.
     fn advice_without_key(&self) -> &'static str {
         if self.keyring.standing().is_empty() {
@@ -88,11 +122,11 @@ impl Service {
 
     async fn token_health(&self) -> Dependency {
         let identity = self.token.identity();
-        match self.token.ping().await {
+        match self.ask_token().await {
             Ok(()) => Dependency { name: "token", healthy: true, detail: identity.uri().to_string() },
             Err(error) => {
-                tracing::warn!(%error, "the token does not answer");
-                Dependency { name: "token", healthy: false, detail: "the token does not answer; see the log".into() }
+                tracing::warn!(%error, "the token does not answer as it should");
+                Dependency { name: "token", healthy: false, detail: "the token does not answer, or the active key is not in it; see the log. Restart this process once the token is back".into() }
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     audit::{Event, EventType, Severity},
     fleet::Memory,
     key::{
-        KeyEntry, Revocation, RevocationReason, Rotation,
+        KeyEntry, KeyId, Revocation, RevocationReason, Rotation, Standing,
         record::{VERSION, to_generalized_time},
         seen::Seen,
     },
@@ -20,6 +20,9 @@ use crate::{
     },
     timestamp::Timestamp,
 };
+
+/// Within this time an emergency that names no key is a repetition of the one before it.
+const EMERGENCY_REPEAT_SECONDS: i64 = 600;
 
 /// A revocation that is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -159,6 +162,26 @@ impl Service {
         names
     }
 
+    /// The key that an emergency without a name means: the active one, unless that was itself made by
+    /// an emergency a moment ago. Then the call is a repetition, and means the key before it.
+    fn meant_by_emergency(&self, standing: &Standing) -> Option<String> {
+        let Some(active) = standing.active() else {
+            // Nothing is active: a first try got as far as the revocation.
+            return standing.keys().rev().find(|key| key.revoked.is_some()).map(|key| key.id.to_string());
+        };
+        let answered = standing.rotation(active.id.sequence).filter(|rotation| {
+            let age = self.clock.now().seconds_since(rotation.started_at);
+            rotation.emergency && (0..EMERGENCY_REPEAT_SECONDS).contains(&age)
+        });
+        let before = answered
+            .and_then(|rotation| rotation.from)
+            .map(|sequence| KeyId { signer: active.id.signer.clone(), sequence });
+        match before.and_then(|id| standing.key(&id)).filter(|key| key.revoked.is_some()) {
+            Some(revoked) => Some(revoked.id.to_string()),
+            None => Some(active.id.to_string()),
+        }
+    }
+
     /// Revokes (the active key, unless another is named), generates, activates. Called again after
     /// a crash or a lost answer, it does what is still to be done.
     pub async fn emergency(
@@ -172,12 +195,7 @@ impl Service {
         let standing = self.keyring.refresh().await?;
         let named = match key_id {
             Some(id) => id.to_owned(),
-            None => match (standing.active(), standing.keys().rev().find(|key| key.revoked.is_some())) {
-                (Some(active), _) => active.id.to_string(),
-                // Nothing is active: a first try got as far as the revocation.
-                (None, Some(revoked)) => revoked.id.to_string(),
-                (None, None) => return Err(Error::NoActiveKey),
-            },
+            None => self.meant_by_emergency(&standing).ok_or(Error::NoActiveKey)?,
         };
         let (key, newly) = self.commit_revocation(&named, order, actor).await?;
         let rotation = match self.keyring.standing().active() {

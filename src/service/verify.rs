@@ -45,7 +45,7 @@ impl Service {
     /// Checks everything that our own signing guarantees, and records the finding.
     pub async fn verify(&self, client: &Client, attestation: &Attestation) -> Result<Verdict, Error> {
         let now = self.clock.now();
-        let verdict = match self.named_key(attestation) {
+        let verdict = match self.named_key(attestation).await {
             None => Verdict { key: None, invalid: Some(Invalid::UnknownKey) },
             Some(key) => Verdict {
                 key: Some((key.id.clone(), key.state(now))),
@@ -60,10 +60,10 @@ impl Service {
         Ok(verdict)
     }
 
-    fn named_key(&self, attestation: &Attestation) -> Option<Arc<KeyEntry>> {
+    async fn named_key(&self, attestation: &Attestation) -> Option<Arc<KeyEntry>> {
         let method = attestation.proof.verification_method.as_str();
         let (_, key_id) = method.rsplit_once('#')?;
-        self.keyring.find(&KeyId::parse(key_id)?).ok()
+        self.keyring.find_anew(&KeyId::parse(key_id)?).await.ok()
     }
 
     fn judge(&self, attestation: &Attestation, key: &KeyEntry, now: Timestamp) -> Result<(), Invalid> {
