@@ -19,7 +19,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_verification-signer");
 pub struct Appliance {
     child: Child,
     pub home: PathBuf,
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
     log: PathBuf,
     pub api: String,
     pub metrics: String,
@@ -72,7 +72,7 @@ impl Appliance {
         let temporary = tempfile::tempdir().unwrap();
         let home = temporary.path().to_owned();
         let mut appliance = Self::dev_in(&home);
-        appliance._temporary = Some(temporary);
+        appliance.temporary = Some(temporary);
         appliance
     }
 
@@ -107,7 +107,7 @@ impl Appliance {
         Ok(Self {
             child,
             home: home.to_owned(),
-            _temporary: None,
+            temporary: None,
             log,
             api: format!("http://{api}"),
             metrics: format!("http://{metrics}"),
@@ -176,6 +176,8 @@ impl Drop for Appliance {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Only now may its files go.
+        drop(self.temporary.take());
     }
 }
 
