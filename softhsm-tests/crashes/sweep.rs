@@ -247,10 +247,12 @@ fn kill_request(operation: Operation, place: &Place, moment: Moment) -> bool {
         drop(appliance);
         return request.join().unwrap().is_some_and(|answer| answer.status < 300);
     }
-    let answered = request.join().unwrap().is_some_and(|answer| answer.status < 300);
-    drop(appliance);
+    let answer = request.join().unwrap();
+    if answer.is_none() {
+        assert_eq!(appliance.wait(), 128 + 9, "it ended otherwise than by SIGKILL");
+    }
     drop(tracer);
-    answered
+    answer.is_some_and(|answer| answer.status < 300)
 }
 
 /// Starts the process and kills it; true when it had come to its end.

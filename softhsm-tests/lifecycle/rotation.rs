@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
+    appliance::{Answer, Appliance},
     eventually,
     signer::{Signer, key, rotation_request},
 };
@@ -34,6 +35,15 @@ fn the_old_key_verifies_and_no_longer_signs() {
     assert_eq!(signer.signing_key(), key(2));
     let by_name = json!({ "data": "aGk=", "purpose": "test", "key_id": key(1) });
     assert_eq!(signer.post("/api/v1/sign", &by_name).problem(), "key-may-not-sign");
+}
+
+#[test]
+fn dev_rotates_too() {
+    let dev = Appliance::dev();
+    let answer = dev.post("/api/v1/keys/rotate", &rotation_request(&json!({})));
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert_eq!(dev.states(), ["rotating", "active"]);
+    assert_eq!(dev.signing_key(), answer.json()["new_key_id"]);
 }
 
 #[test]
@@ -182,6 +192,6 @@ fn rotation(signer: &Signer, id: &str) -> Value {
     signer.get(&format!("/api/v1/rotations/{id}")).ok()
 }
 
-fn complete(signer: &Signer, id: &str, body: &Value) -> crate::support::appliance::Answer {
+fn complete(signer: &Signer, id: &str, body: &Value) -> Answer {
     signer.post(&format!("/api/v1/rotations/{id}/complete"), body)
 }

@@ -211,6 +211,8 @@ impl Drop for Appliance {
         if std::thread::panicking() {
             eprintln!("log of {}:\n{}", self.api, fs::read_to_string(&self.log).unwrap_or_default());
         }
+        // Only now may its files go.
+        drop(self.temporary.take());
     }
 }
 
