@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str], Siblings)] = &[
     ("delivery", &["http"], Siblings::Forbidden),
     ("use cases", &["service"], Siblings::Forbidden),
     ("adapters", &["token", "ledger_file", "nonce", "fleet", "audit"], Siblings::Forbidden),
-    ("foundation", &["durable", "secret", "metrics", "telemetry", "duration", "exit_code"], Siblings::Allowed),
+    ("foundation", &["redis", "durable", "secret", "metrics", "telemetry", "duration", "exit_code"], Siblings::Allowed),
     (
         "vocabulary",
         &["attestation", "key", "evidence", "client", "nonce_value", "clock", "timestamp"],
@@ -112,7 +112,7 @@ fn libraries_stay_in_their_rooms() {
     for (library, rooms) in [
         ("cryptoki", &["token"][..]),
         ("actix_web", &["http", "cli"]),
-        ("deadpool_redis", &["nonce", "fleet"]),
+        ("deadpool_redis", &["redis", "nonce", "fleet"]),
         ("x509_cert", &["token", "http"]),
         ("sd_notify", &["supervisor"]),
     ] {

@@ -29,7 +29,9 @@ api=$(sed -n 's/^ready: API \(http[^ ]*\).*/\1/p' "$state/ready")
 post() { curl -sS --fail-with-body -X POST "$api$1" -H 'Content-Type: application/json' -d "$2"; }
 
 step "fetch a nonce"
-nonce=$(post /api/v1/nonces '{"attestation_type":"facial_verification"}' | tee /dev/stderr | jq -r .nonce)
+issued=$(post /api/v1/nonces '{"attestation_type":"facial_verification"}')
+printf '%s\n' "$issued"
+nonce=$(jq -r .nonce <<< "$issued")
 
 step "have an attestation signed"
 post /api/v1/attestations '{

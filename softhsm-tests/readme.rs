@@ -46,7 +46,8 @@ fn matches(pattern: &str, line: &str) -> bool {
 fn the_readme_session_runs_as_printed() {
     let markdown = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let appliance = Appliance::dev();
-    let mut script = String::from("set -euo pipefail\n");
+    let home = tempfile::tempdir().unwrap();
+    let mut script = format!("set -euo pipefail; cd {}\n", home.path().display());
     let steps: Vec<_> = session(&markdown)
         .into_iter()
         .filter(|(command, _)| !command.starts_with("make ") && !command.contains("verification-signer dev"))
@@ -58,8 +59,7 @@ fn the_readme_session_runs_as_printed() {
     }
     let script =
         script.replace("http://127.0.0.1:8080", &appliance.api).replace("http://127.0.0.1:9090", &appliance.metrics);
-    let home = tempfile::tempdir().unwrap();
-    let output = tool::output("bash", &["-c", &script], &[("HOME", home.path()), ("TMPDIR", home.path())], b"");
+    let output = tool::output("bash", &["-c", &script], &[], b"");
     let printed = tool::text(&output.stdout);
     assert!(output.status.success(), "{printed}\n{}", tool::text(&output.stderr));
     let mut results = printed.split("----next----\n");

@@ -3,17 +3,19 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
+    attestation::AttestationType,
     audit::{self, Audit, Event, EventType, Source},
     clock::Clock,
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
-    fleet::LocalLock,
+    fleet::{self, Fleet, RedisFleet, Single},
     http::Servers,
     key::{Ledger, LedgerError, LedgerUnavailable, Standing},
     ledger_file::FileLedger,
     metrics::Metrics,
-    nonce::{self, MemoryStore},
+    nonce::{self, ConnectError, MemoryStore, RedisStore},
+    redis::{self, Pool},
     secret::SecretError,
     service::{
         self, Keyring, Policy, Service,
@@ -37,7 +39,7 @@ pub enum StartError {
     Token(#[from] token::Error),
     #[error("state directory {path}: {source}")]
     State { path: PathBuf, source: std::io::Error },
-    #[error("another process uses the state directory {path}")]
+    #[error("another process uses the state directory {path}: stop it, or name another directory")]
     StateLocked { path: PathBuf },
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
@@ -57,7 +59,13 @@ pub enum StartError {
     Service(#[from] service::Error),
     #[error("metrics: {0}")]
     Metrics(String),
-    #[error("cannot listen: {0}")]
+    #[error(transparent)]
+    RedisConfig(#[from] redis::ConfigError),
+    #[error(transparent)]
+    Redis(#[from] ConnectError),
+    #[error("{0}")]
+    Fleet(#[from] fleet::Error),
+    #[error("cannot listen: {0}; name another address, or stop whatever listens there")]
     Listen(std::io::Error),
 }
 
@@ -67,6 +75,7 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_)
+            | Self::RedisConfig(_)
             | Self::Secret(_)
             | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
             // An HSM that is not reachable yet looks like no token at all: starting again may help,
@@ -85,6 +94,8 @@ impl StartError {
             | Self::ActiveKey { .. }
             | Self::Service(_)
             | Self::Metrics(_)
+            | Self::Redis(_)
+            | Self::Fleet(_)
             | Self::Listen(_) => ExitCode::Unavailable,
         }
     }
@@ -159,17 +170,25 @@ impl App {
         config.check().map_err(StartError::Config)?;
         let state = lock_state(config)?;
         let mut opened = Opened::open(config).await?;
-        let first_key_wanted = opened.standing.keys().all(|key| key.activated_at.is_none());
         if opened.standing.is_empty() {
             opened = reread_before_first_key(opened, asker, config).await?;
         }
+        // Keys that were generated and never active: making the first one was cut short.
+        let never_active = opened.standing.keys().all(|key| key.activated_at.is_none());
+        let first_key_wanted = never_active && asker.may_on(&opened.token.identity().serial);
         opened.check_active_key().await?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
+        publish_zeros(&metrics);
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
         let token = opened.token;
         let ledger = ledger(config, &token)?;
-        let remembered = opened.marker.revoked()?;
-        let accepted = opened.accepted;
+        let (nonces, fleet) = shared_state(config).await?;
+        let mut revoked_before = opened.marker.revoked()?;
+        let mut accepted = opened.accepted;
+        if let Some(seen) = fleet.remembered().await? {
+            accepted |= opened.marker.compare_with(&seen, "the fleet's memory in Redis", &opened.standing)?;
+            revoked_before.extend(seen.revoked);
+        }
         let keyring = Keyring::load(config.signer.id.clone(), ledger, opened.marker, config.fleet.lease).await?;
         let service = Service {
             signer: config.signer.clone(),
@@ -181,15 +200,16 @@ impl App {
                 patience: config.token.call_deadline,
             },
             keyring,
-            fleet: Arc::new(LocalLock::default()),
-            nonces: nonce_store(config),
+            fleet,
+            instance: instance(config),
+            nonces,
             audit,
             token,
             clock,
             metrics,
         };
         if accepted {
-            service.take_over_ledger(&remembered).await?;
+            service.take_over_ledger(&revoked_before).await?;
         }
         if first_key_wanted {
             let id = service.make_first_key(&Actor::program(asker.name())).await?;
@@ -206,12 +226,20 @@ impl App {
     ) -> Result<ExitCode, StartError> {
         let servers = Servers::bind(&config.http, &config.metrics, &self.service).map_err(StartError::Listen)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
+        let served = self.serve(servers, config, || ready(api, metrics)).await;
+        // Threads of the server may hold the service a little longer: the token does not wait for them.
+        if let Err(error) = self.service.token.close() {
+            tracing::warn!(%error, "the token could not be closed");
+        }
+        served
+    }
+
+    async fn serve(&self, servers: Servers, config: &Config, ready: impl FnOnce()) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
-        let code = supervisor::run(servers, &self.service, config.fleet.refresh, || ready(api, metrics)).await;
+        let code = supervisor::run(servers, &self.service, config.fleet.refresh, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
         }
-        self.service.token.close()?;
         Ok(code)
     }
 
@@ -244,22 +272,61 @@ async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Con
         opened.token.close()?;
         tokio::time::sleep(SETTLE).await;
         opened = Opened::open(config).await?;
+        if !opened.standing.is_empty() {
+            // Another appliance has made a key meanwhile, or the first reading was wrong.
+            return Ok(opened);
+        }
     }
     opened.permit_first_key(asker, config).await?;
     Ok(opened)
 }
 
-fn nonce_store(config: &Config) -> Arc<dyn nonce::Store> {
-    Arc::new(MemoryStore::new(config.nonce.clone()))
+/// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
+/// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
+async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn Fleet>), StartError> {
+    let Some(redis) = &config.redis else {
+        return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(Single::default())));
+    };
+    let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
+    let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id).await?;
+    Ok((Arc::new(store), Arc::new(RedisFleet::new(pool, &config.signer.id, &instance(config)))))
+}
+
+/// Counters that alerts ask about are there from the first scrape on, not from the first event.
+fn publish_zeros(metrics: &Metrics) {
+    for kind in AttestationType::ALL {
+        metrics.sign_latency.with_label_values(&[kind.as_str()]);
+        for status in ["success", "failure"] {
+            metrics.sign_requests.with_label_values(&[kind.as_str(), status]);
+        }
+    }
+    for refusal in nonce::Refusal::ALL {
+        metrics.nonce_rejected.with_label_values(&[refusal.as_str()]);
+    }
+    for kind in service::Error::COUNTED {
+        metrics.signer_errors.with_label_values(&[kind]);
+    }
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// `<signer>@<host>:<port of the API>`: appliances on one host differ in the port, or in the process.
+fn instance(config: &Config) -> String {
+    let distinction = match config.http.listen.port() {
+        0 => std::process::id(),
+        port => u32::from(port),
+    };
+    format!("{}@{}:{distinction}", config.signer.id, host())
 }
 
 fn source(config: &Config) -> Source {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Source {
         service: "verification-signer",
         component: "signer",
-        instance: format!("{}@{host}", config.signer.id),
+        instance: instance(config),
         version: env!("CARGO_PKG_VERSION"),
-        host,
+        host: host(),
     }
 }

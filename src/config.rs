@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::{
-    audit, http, nonce,
+    audit, http, nonce, redis,
     service::{FleetConfig, KeyPolicy, SignerConfig},
     telemetry, token,
 };
@@ -26,6 +26,9 @@ pub struct Config {
     pub key_policy: KeyPolicy,
     #[serde(default)]
     pub nonce: nonce::Config,
+    /// Nonces and the fleet's lock are kept in Redis; without it, in this process.
+    #[serde(default)]
+    pub redis: Option<redis::Config>,
     #[serde(default)]
     pub audit: audit::Config,
     #[serde(default)]
@@ -94,7 +97,9 @@ impl Config {
 
     /// Reads and checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| describe(text, &error))?;
+        let deserializer = toml::Deserializer::parse(text).map_err(|error| describe(text, "", &error))?;
+        let config: Self = serde_path_to_error::deserialize(deserializer)
+            .map_err(|located| describe(text, &located.path().to_string(), located.inner()))?;
         config.check()?;
         Ok(config)
     }
@@ -105,6 +110,7 @@ impl Config {
         self.fleet.check()?;
         self.key_policy.check()?;
         self.nonce.check()?;
+        self.redis.as_ref().map_or(Ok(()), redis::Config::check)?;
         self.http.check()?;
         if self.http.listen == self.metrics.listen && self.http.listen.port() != 0 {
             return Err("http.listen and metrics.listen are the same address".into());
@@ -116,14 +122,16 @@ impl Config {
 /// Line and message. Not toml's own text, which quotes the line, and not serde's quotation of a value
 /// of the wrong type: whoever wrote a PIN into the file by mistake must not find it in the journal as
 /// well.
-fn describe(text: &str, error: &toml::de::Error) -> String {
+fn describe(text: &str, path: &str, error: &toml::de::Error) -> String {
     let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+    // A missing or unknown name is in the message; the path is then the table's.
+    let place = if matches!(path, "" | ".") { format!("line {line}") } else { format!("line {line}: {path}") };
     let message = error.message();
     match message.split_once(", expected ") {
         Some((found, expected)) if found.starts_with("invalid type") || found.starts_with("invalid value") => {
-            format!("line {line}: expected {expected}")
+            format!("{place}: expected {expected}")
         }
-        _ => format!("line {line}: {message}"),
+        _ => format!("{place}: {message}"),
     }
 }
 

@@ -64,6 +64,12 @@ impl AppendLog {
         }
     }
 
+    /// True while nothing has been written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.len() == 0)
+    }
+
     /// Renames the file to `to` and starts a new one under the old name.
     pub fn rotate(self, to: &Path) -> io::Result<Self> {
         self.file.sync_all()?;

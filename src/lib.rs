@@ -23,8 +23,8 @@
 //! | composition | [`app`], [`supervisor`], [`config`] | wiring |
 //! | delivery | [`http`] | actix-web |
 //! | use cases | [`service`] | the rules of the product |
-//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`fleet`], [`audit`] | PKCS#11; files; Redis |
-//! | foundation | [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`exit_code`] | the operating system |
+//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`fleet`], [`audit`] | PKCS#11; files |
+//! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`exit_code`] | Redis, the operating system |
 //! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`clock`], [`timestamp`] | nothing: no I/O |
 //!
 //! Adapters do not import each other: what one needs of another is a trait in [`evidence`] or
@@ -48,6 +48,7 @@ pub mod ledger_file;
 pub mod metrics;
 pub mod nonce;
 pub mod nonce_value;
+pub mod redis;
 pub mod secret;
 pub mod service;
 pub mod supervisor;

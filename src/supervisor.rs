@@ -7,12 +7,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     exit_code::ExitCode,
+    fleet::Memory,
     http::Servers,
+    key::seen::Seen,
     service::{Service, upkeep::Upkeep},
 };
 
 /// How often nonces whose window has ended are forgotten.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often the nonce store is asked whether it answers; a store in Redis then also hears the ends
+/// of spends whose reply was lost.
+const NONCE_STORE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the fleet is told how far this appliance has read.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
@@ -27,8 +36,11 @@ pub async fn run(servers: Servers, service: &Arc<Service>, refresh: Duration, re
     };
     let stop = servers.stop_handle();
     let mut serving = std::pin::pin!(servers.run());
-    let chores =
-        [tokio::spawn(chores(Arc::clone(service), rotate)), tokio::spawn(follow_ledger(Arc::clone(service), refresh))];
+    let chores = [
+        tokio::spawn(chores(Arc::clone(service), rotate)),
+        tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
+        tokio::spawn(tell_fleet(Arc::clone(service))),
+    ];
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     ready();
     let code = tokio::select! {
@@ -73,12 +85,22 @@ async fn follow_ledger(service: Arc<Service>, every: Duration) {
     }
 }
 
+/// Tells the fleet how far this appliance has read. Only for others to see: what holds is on the
+/// token, so a report that fails is not worth a word.
+async fn tell_fleet(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(REPORT_INTERVAL).await;
+        let _ = service.fleet.report(&Seen::of(&service.keyring.standing()), Memory::Further).await;
+    }
+}
+
 /// What is done beside serving. None of it decides anything: deadlines count at use.
 async fn chores(service: Arc<Service>, mut rotate: Signal) {
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
     let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
     let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    let mut nonce_store = tokio::time::interval(NONCE_STORE_INTERVAL);
     let mut keeper = Upkeep::default();
     loop {
         tokio::select! {
@@ -86,6 +108,8 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
             _ = cleanup.tick() => if let Err(error) = service.clean_up_nonces().await {
                 tracing::warn!(%error, "nonces could not be cleaned up");
             },
+            // Health shows whether it failed.
+            _ = nonce_store.tick() => drop(service.nonces.ping().await),
             _ = upkeep.tick() => keeper.run(&service).await,
             _ = rotate.recv() => match service.audit.rotate(service.clock.now()).await {
                 Ok(closed) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),

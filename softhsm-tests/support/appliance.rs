@@ -57,6 +57,12 @@ impl Answer {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()
     }
+
+    /// Asserts success and returns the body as text.
+    pub fn ok_text(self) -> String {
+        assert_eq!(self.status, 200, "{}", self.text());
+        self.text()
+    }
 }
 
 impl Appliance {
@@ -202,6 +208,9 @@ impl Drop for Appliance {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of {}:\n{}", self.api, fs::read_to_string(&self.log).unwrap_or_default());
+        }
     }
 }
 

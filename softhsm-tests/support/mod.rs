@@ -1,15 +1,22 @@
 //! What tests stand on: an appliance under test, a token, other people's tools.
 
 pub mod appliance;
+pub mod client;
 pub mod dice;
 pub mod http;
 pub mod own_process;
 pub mod pkcs11_tool;
+/// The same as the nonce store's own tests start.
+#[path = "../../src/nonce/redis/tests/server.rs"]
+#[allow(dead_code, reason = "those tests do more to it")]
+pub mod redis;
 pub mod routes;
+pub mod signer;
 pub mod site;
 pub mod softhsm;
 pub mod spy;
 pub mod tool;
+pub mod tracer;
 
 use std::time::{Duration, Instant};
 

@@ -15,6 +15,17 @@ const SO_PIN: &str = "87654321";
 pub const PIN: &str = "correct-horse-7931";
 pub const SIGNER: &str = "veid-signer-test";
 
+/// A directory with SoftHSM2's configuration and room for tokens.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    fs::create_dir(path.join("tokens")).unwrap();
+    let conf =
+        format!("directories.tokendir = {}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n", path.display());
+    fs::write(path.join("softhsm2.conf"), conf).unwrap();
+    directory
+}
+
 /// A token in a directory of its own.
 pub struct SoftHsm {
     directory: TempDir,
@@ -30,18 +41,20 @@ impl SoftHsm {
 
     /// A fresh token with this label.
     pub fn labelled(label: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("tokens")).unwrap();
-        let conf = format!(
-            "directories.tokendir = {}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n",
-            directory.path().display()
-        );
-        fs::write(directory.path().join("softhsm2.conf"), conf).unwrap();
-        let mut token = Self { directory, label: label.to_owned(), serial: String::new() };
+        let mut token = Self { directory: directory(), label: label.to_owned(), serial: String::new() };
         token.add_token(label);
         token.serial = token.serials().remove(0);
         token.write_pin(PIN);
         token
+    }
+
+    /// The same token once more, in a directory of its own. Nobody may be using the original.
+    pub fn copy(&self) -> Self {
+        let copy = Self { directory: directory(), label: self.label.clone(), serial: self.serial.clone() };
+        let tokens = self.tokens();
+        tool::run("cp", &["-a", &format!("{}/.", tokens.display()), copy.tokens().to_str().unwrap()], &[]);
+        copy.write_pin(PIN);
+        copy
     }
 
     /// Initialises one more token in the same module.

@@ -31,6 +31,15 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Whether the trail could be opened here.
+    pub fn check(&self) -> Result<(), OpenError> {
+        let unusable = |source| OpenError::Directory { path: self.directory.clone(), source };
+        rustix::fs::access(&self.directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .map_err(|errno| unusable(errno.into()))
+    }
+}
+
 fn default_directory() -> PathBuf {
     PathBuf::from("/var/log/virtengine/audit")
 }
@@ -84,7 +93,9 @@ pub enum Error {
 /// Why the trail could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("audit directory {path}: {source}")]
+    #[error(
+        "audit directory {path}: {source}; it must exist and be the service's own: install -d -m 0750 -o USER {path}"
+    )]
     Directory { path: PathBuf, source: io::Error },
     #[error("another process writes to the audit directory {path}")]
     Locked { path: PathBuf },

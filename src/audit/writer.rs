@@ -199,6 +199,10 @@ impl Writer {
     }
 
     fn rotate(&mut self, at: Timestamp) -> Result<PathBuf, Error> {
+        if self.log.as_ref().is_some_and(AppendLog::is_empty) {
+            // There is nothing to close.
+            return Ok(self.directory.join(FILE_NAME));
+        }
         let log = self.log.take().ok_or(Error::Failed)?;
         let stamp = at.to_string().replace([':', '-'], "");
         let closed = self.directory.join(format!("{FILE_NAME}.{stamp}-{:012}", self.last));

@@ -16,19 +16,27 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
         println!("token          {} ({} {}), logged in", identity.uri(), identity.manufacturer, identity.model);
         let algorithms: Vec<_> = opened.token.algorithms().iter().map(|algorithm| algorithm.as_str()).collect();
         println!("algorithms     {}", algorithms.join(", "));
-        println!("ledger         {} records, {} keys", opened.standing.last_sequence(), opened.standing.keys().count());
+        println!(
+            "ledger         {} record(s), {} key(s)",
+            opened.standing.last_sequence(),
+            opened.standing.keys().count()
+        );
         for label in opened.standing.superseded() {
             println!("warning        ledger record {label:?} lost a race and does not count");
         }
+        config.audit.check().map_err(|error| StartError::Config(error.to_string()))?;
         match opened.standing.active() {
             Some(key) => {
                 opened.check_active_key().await?;
                 println!("active key     {} ({}), signs, expires {}", key.id, key.algorithm(), key.not_after);
             }
-            None => {
+            None if opened.standing.is_empty() => {
                 let allowed_serial = config.key_policy.first_key_on_token_serial.clone();
                 opened.permit_first_key(&Asker::Configuration { allowed_serial }, config).await?;
                 println!("active key     none yet: `serve` will make the first one on this token");
+            }
+            None => {
+                println!("active key     none: nothing can be signed until POST /api/v1/keys/rotate makes a new one");
             }
         }
         opened.token.close()?;

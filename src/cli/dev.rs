@@ -18,7 +18,7 @@ use crate::{
     config::{Config, LedgerConfig, StateConfig},
     durable,
     exit_code::ExitCode,
-    http, nonce, secret,
+    http, nonce, redis, secret,
     service::{FleetConfig, KeyPolicy, SignerConfig, first_key::Asker},
     telemetry,
     token::{self, TokenUri, provision},
@@ -55,11 +55,6 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> Result<ExitCode, ExitCode> {
     telemetry::start(telemetry::Config { level: telemetry::Level::Info, format: telemetry::Format::Text });
     let config = |message: String| refused(&message, ExitCode::Config);
-    if options.redis.is_some() {
-        return Err(config(
-            "--redis: the Redis nonce store is not built yet; leave it out for the in-process store".into(),
-        ));
-    }
     for address in [options.http, options.metrics] {
         if !address.ip().is_loopback() {
             return Err(config(format!(
@@ -149,7 +144,9 @@ fn point_softhsm_at(conf: &Path) -> Result<(), ExitCode> {
     if std::env::var_os(VARIABLE).is_some_and(|value| value == conf.as_os_str()) {
         return Ok(());
     }
-    let error = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).env(VARIABLE, conf).exec();
+    // By its own path, so that `ps` and `pgrep -f` show its own name.
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    let error = Command::new(program).args(std::env::args_os().skip(1)).env(VARIABLE, conf).exec();
     Err(refused(&format!("cannot start again with {VARIABLE} set: {error}"), ExitCode::Unavailable))
 }
 
@@ -198,6 +195,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         fleet: FleetConfig { single: true, ..FleetConfig::default() },
         key_policy: KeyPolicy::default(),
         nonce: nonce::Config::default(),
+        redis: options.redis.clone().map(|url| redis::Config { url: Some(url.into()), ..redis::Config::default() }),
         audit: audit::Config { directory: layout.audit.clone() },
         http: http::Config { listen: options.http, ..http::Config::default() },
         metrics: http::MetricsConfig { listen: options.metrics },

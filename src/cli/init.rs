@@ -2,7 +2,7 @@
 
 use super::{block_on, refused};
 use crate::{
-    app::{App, StartError},
+    app::{App, Opened, StartError},
     clock::Clock,
     config::Config,
     exit_code::ExitCode,
@@ -11,20 +11,31 @@ use crate::{
 
 pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
     block_on(async {
+        let had_keys = !Opened::open(config).await?.standing.is_empty();
         let app = App::build(config, &Asker::Person { command: "init" }, Clock::system()).await?;
         let standing = app.service.keyring.standing();
-        match standing.active() {
-            Some(key) => println!(
-                "active key {} ({}), fingerprint {}, expires {}",
-                key.id,
-                key.algorithm(),
-                key.public_key.fingerprint(),
-                key.not_after
-            ),
-            None => println!("the ledger has keys, but none is active"),
-        }
-        Ok(app.service.token.close()?)
+        let code = match standing.active() {
+            Some(key) => {
+                println!(
+                    "{}active key {} ({}), fingerprint {}, expires {}",
+                    if had_keys { "nothing to do: " } else { "" },
+                    key.id,
+                    key.algorithm(),
+                    key.public_key.fingerprint(),
+                    key.not_after
+                );
+                ExitCode::Success
+            }
+            None => {
+                let keys = standing.keys().count();
+                println!(
+                    "nothing was made: the ledger has {keys} key(s), none of them active; start `serve` and rotate"
+                );
+                ExitCode::Config
+            }
+        };
+        app.service.token.close()?;
+        Ok(code)
     })
-    .map(|()| ExitCode::Success)
     .map_err(|error: StartError| refused(&error, error.exit_code()))
 }

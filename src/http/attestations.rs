@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::{
     body::StrictJson,
-    problem::{INTERNAL, Problem},
-    request::Caller,
+    problem::Problem,
+    request::{Caller, to_the_end},
 };
 use crate::{
     attestation::{Attestation, AttestationRequest},
@@ -20,8 +20,7 @@ pub async fn sign(
     body: StrictJson<AttestationRequest>,
 ) -> Result<HttpResponse, Problem> {
     let pipeline = service.into_inner().attest(caller.0, body.0);
-    // A task of its own: a caller that hangs up must not stop the pipeline half-way.
-    let signed = tokio::spawn(pipeline).await.map_err(|_| Problem::new(&INTERNAL, ""))??;
+    let signed = to_the_end(pipeline).await?;
     Ok(HttpResponse::Ok()
         .content_type("application/json")
         .insert_header(("audit-sequence", signed.audit_sequence))

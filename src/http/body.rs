@@ -138,15 +138,21 @@ fn field_name(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     }
 }
 
-/// serde's message without Rust's names for types, bounded: it may quote the caller's value.
+/// serde's message in the caller's words, bounded: it may quote the caller's value.
 fn sentence(error: &serde_json::Error) -> String {
     let words = [
         ("expected u64", "expected a whole number, 0 or more"),
         ("a boolean", "true or false"),
         ("a Option", "a value or null"),
+        ("unknown variant", "not one of the known words:"),
     ];
     let plain = words.iter().fold(error.to_string(), |text, (rust, plain)| text.replace(rust, plain));
-    bounded(&plain)
+    // The field is named; where it stands helps only when the body is not JSON.
+    let plain = match plain.rsplit_once(" at line ") {
+        Some((plain, _)) if error.is_data() => plain,
+        Some(_) | None => &plain,
+    };
+    if plain.starts_with("missing field") { "is required".into() } else { bounded(plain) }
 }
 
 fn bounded(text: &str) -> String {

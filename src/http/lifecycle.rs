@@ -8,7 +8,7 @@ use super::{
     body::{OptionalJson, StrictJson},
     keys::KeyView,
     problem::Problem,
-    request::Caller,
+    request::{Caller, to_the_end},
     rotations::{RotationView, actor},
 };
 use crate::{
@@ -62,10 +62,7 @@ pub async fn rotate(
     }
     let service = service.into_inner();
     let worker = std::sync::Arc::clone(&service);
-    // A task of its own: a caller that hangs up must not stop a rotation half-way.
-    let rotation = tokio::spawn(async move { worker.rotate(&order, &actor).await })
-        .await
-        .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
+    let rotation = to_the_end(async move { worker.rotate(&order, &actor).await }).await?;
     Ok(HttpResponse::Created()
         .insert_header((header::LOCATION, format!("/api/v1/rotations/{}", rotation_id(&rotation))))
         .json(RotationView::new(&rotation, &service)))
@@ -80,9 +77,6 @@ pub struct RevokeRequest {
     initiated_by: Text<128>,
     #[serde(default)]
     compromised_at: Option<Timestamp>,
-    #[serde(default)]
-    #[expect(dead_code, reason = "accepted for people who write notes everywhere; the audit trail has the rest")]
-    notes: Text<1024>,
 }
 
 /// `POST /api/v1/keys/{key_id}/revoke`: when it answers, no appliance signs with the key.
@@ -97,13 +91,12 @@ pub async fn revoke(
     let order = RevocationOrder { reason: request.reason, compromised_at: request.compromised_at };
     let service = service.into_inner();
     let worker = std::sync::Arc::clone(&service);
-    let done = tokio::spawn(async move { worker.revoke(&key_id, order, &actor).await })
-        .await
-        .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
+    let done = to_the_end(async move { worker.revoke(&key_id, order, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(json!({
         "revoked": true,
         "newly_revoked": done.newly,
         "time_to_safe_seconds": done.time_to_safe.as_secs_f64(),
+        "confirmed_by": done.confirmed_by,
         "key": KeyView::new(&done.key, service.clock.now()),
     })))
 }
@@ -138,11 +131,11 @@ pub async fn emergency(
     };
     let service = service.into_inner();
     let worker = std::sync::Arc::clone(&service);
-    let done = tokio::spawn(async move {
-        worker.emergency(request.key_id.as_deref(), order, request.notes.as_str(), &actor).await
-    })
-    .await
-    .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
+    let done =
+        to_the_end(
+            async move { worker.emergency(request.key_id.as_deref(), order, request.notes.as_str(), &actor).await },
+        )
+        .await?;
     let now = service.clock.now();
     Ok(HttpResponse::Ok().json(json!({
         "revoked_key": KeyView::new(&done.revocation.key, now),
@@ -150,6 +143,7 @@ pub async fn emergency(
         "active_key": KeyView::new(&done.active, now),
         "rotation": done.rotation.map(|rotation| RotationView::new(&rotation, &service)),
         "time_to_safe_seconds": done.revocation.time_to_safe.as_secs_f64(),
+        "confirmed_by": done.revocation.confirmed_by,
     })))
 }
 
@@ -172,9 +166,7 @@ pub async fn generate(
     let algorithm = body.0.algorithm;
     let service = service.into_inner();
     let worker = std::sync::Arc::clone(&service);
-    let key = tokio::spawn(async move { worker.generate_pending(algorithm, &actor).await })
-        .await
-        .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
+    let key = to_the_end(async move { worker.generate_pending(algorithm, &actor).await }).await?;
     Ok(HttpResponse::Created()
         .insert_header((header::LOCATION, format!("/api/v1/keys/{}", key.id)))
         .json(KeyView::new(&key, service.clock.now())))
@@ -199,8 +191,6 @@ pub async fn destroy(
     let force = body.0.force;
     let service = service.into_inner();
     let worker = std::sync::Arc::clone(&service);
-    let key = tokio::spawn(async move { worker.destroy(&key_id, force, &actor).await })
-        .await
-        .map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
+    let key = to_the_end(async move { worker.destroy(&key_id, force, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(KeyView::new(&key, service.clock.now())))
 }

@@ -5,6 +5,7 @@ pub mod attestations;
 pub mod body;
 pub mod exposition;
 pub mod health;
+pub mod index;
 pub mod jwks;
 pub mod keys;
 pub mod lifecycle;

@@ -5,7 +5,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{body::StrictJson, problem::Problem, request::Caller};
+use super::{
+    body::StrictJson,
+    problem::Problem,
+    request::{Caller, to_the_end},
+};
 use crate::{
     attestation::Text,
     key::Signature,
@@ -60,7 +64,7 @@ pub async fn sign(
     let service = service.into_inner();
     let (purpose, key_id) = (request.purpose.clone(), request.key_id.clone());
     let signing = async move { service.sign_opaque(&caller.0, &order, key_id.as_deref(), &purpose).await };
-    let signed = tokio::spawn(signing).await.map_err(|_| Problem::new(&super::problem::INTERNAL, ""))??;
+    let signed = to_the_end(signing).await?;
     let mut answer = json!({
         "key_id": signed.key.id,
         "algorithm": signed.key.algorithm(),

@@ -45,13 +45,13 @@ kinds! {
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported",
         "Send the body as application/json, without a content encoding.";
     NOT_FOUND = "not-found", NOT_FOUND, "There is nothing at this path",
-        "Check the path against the API description.";
+        "GET / lists the paths.";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
         "Use a method named in the Allow header.";
     UNKNOWN_KEY = "unknown-key", NOT_FOUND, "There is no such key",
         "List the keys with GET /api/v1/keys.";
     NO_SUCH_ACTIVE_KEY = "no-active-key", NOT_FOUND, "No key is active",
-        "Make one: `verification-signer init`, or POST /api/v1/keys/rotate.";
+        "Make a new one with POST /api/v1/keys/rotate; on an empty ledger with `verification-signer init`.";
     NO_CERTIFICATE = "no-certificate", NOT_FOUND, "No certificate is stored for this key",
         "Use its public key: GET /api/v1/keys/{key_id}/public.pem.";
     KEY_MAY_NOT_SIGN = "key-may-not-sign", CONFLICT, "The key does not sign in its present state",
@@ -67,9 +67,13 @@ kinds! {
     ROTATION_ENDED = "rotation-ended", CONFLICT, "The rotation is over",
         "Nothing has to be done.";
     OVERLAP_RUNNING = "overlap-running", CONFLICT, "The overlap has not ended",
-        "Wait until it has, or send {\"force\": true}.";
+        "Wait until it has, or send {\"force\": true} as application/json: the old key is then retired at once.";
     TOO_MANY_PENDING = "too-many-pending-keys", CONFLICT, "Enough keys have been generated ahead",
         "Rotate, which activates one of them.";
+    CANNOT_GO_BACK = "cannot-go-back", CONFLICT, "The rotation cannot be cancelled",
+        "Complete it, or rotate again.";
+    PRIVATE_KEY_DESTROYED = "private-key-destroyed", CONFLICT, "The private key was destroyed",
+        "Its public key and certificate are still served.";
     KEY_MAY_STILL_SIGN = "key-may-still-sign", CONFLICT, "The key may still sign",
         "Only retired and revoked keys are destroyed: rotate or revoke first.";
     RETENTION_RUNNING = "retention-running", CONFLICT, "The key is to be kept for a while",
@@ -99,7 +103,7 @@ kinds! {
     BUSY = "busy", SERVICE_UNAVAILABLE, "The signer has too much to do",
         "Repeat the request after the time in Retry-After.";
     NOTHING_CAN_SIGN = "no-key-may-sign", SERVICE_UNAVAILABLE, "No key may sign now",
-        "An operator must make or rotate a key; GET /healthz says which.";
+        "Make a new key with POST /api/v1/keys/rotate, or POST /api/v1/keys/emergency after a compromise; GET /healthz says more.";
     TOKEN_UNAVAILABLE = "token-unavailable", SERVICE_UNAVAILABLE, "The token does not answer as it should",
         "Nothing was signed. Repeat later; operators find the cause in the log and GET /healthz.";
     NONCE_STORE_UNAVAILABLE = "nonce-store-unavailable", SERVICE_UNAVAILABLE, "The nonce store does not answer",
@@ -225,6 +229,13 @@ impl From<Error> for Problem {
             Error::OverlapRunning { rotation, until } => {
                 Self::new(&OVERLAP_RUNNING, format!("The overlap of {rotation} runs until {until}."))
             }
+            Error::CannotGoBack { rotation, old, state } => Self::new(
+                &CANNOT_GO_BACK,
+                format!("{rotation} would bring back key {old}, which is {}.", state.as_str()),
+            ),
+            Error::KeyDestroyed { id, at } => {
+                Self::new(&PRIVATE_KEY_DESTROYED, format!("Key {id} was destroyed at {at}."))
+            }
             Error::TooManyPending { limit } => Self::new(&TOO_MANY_PENDING, format!("{limit} keys are pending.")),
             Error::KeyMayStillSign { id, state } => {
                 Self::new(&KEY_MAY_STILL_SIGN, format!("Key {id} is {}.", state.as_str()))
@@ -232,7 +243,7 @@ impl From<Error> for Problem {
             Error::RetentionRunning { id, until } => {
                 Self::new(&RETENTION_RUNNING, format!("Key {id} is kept until {until}."))
             }
-            Error::StaleLedger | Error::LedgerRolledBack | Error::FleetLock(_) => {
+            Error::StaleLedger | Error::LedgerRolledBack(_) | Error::FleetLock(_) => {
                 Self::new(&TOKEN_UNAVAILABLE, "").retry_after(2)
             }
             Error::NoActiveKey => Self::new(&NOTHING_CAN_SIGN, "").retry_after(60),

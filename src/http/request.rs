@@ -10,7 +10,11 @@ use actix_web::{
     middleware::Next,
 };
 
-use crate::client::{Client, ClientIdentity};
+use super::problem::{INTERNAL, Problem};
+use crate::{
+    client::{Client, ClientIdentity},
+    service::Error,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -48,6 +52,15 @@ pub async fn identify(
 fn is_request_id(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Does work in a task of its own: a caller that hangs up must not stop it half-way, with a nonce
+/// spent or a change made and no outcome on record.
+pub async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Problem> {
+    let done = tokio::spawn(work).await.map_err(|_| Problem::new(&INTERNAL, ""))?;
+    Ok(done?)
 }
 
 /// The caller of this request.

@@ -3,7 +3,11 @@
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
-use super::{body::OptionalJson, problem::Problem, request::Caller};
+use super::{
+    body::OptionalJson,
+    problem::Problem,
+    request::{Caller, to_the_end},
+};
 use crate::{
     attestation::Text,
     key::{KeyId, Rotation, RotationStatus},
@@ -82,7 +86,10 @@ pub async fn complete(
     body: OptionalJson<Command>,
 ) -> Result<HttpResponse, Problem> {
     let actor = actor(caller, &body.0.initiated_by);
-    let rotation = service.complete(&id, body.0.force, &actor).await?;
+    let force = body.0.force;
+    let service = service.into_inner();
+    let worker = std::sync::Arc::clone(&service);
+    let rotation = to_the_end(async move { worker.complete(&id, force, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
 }
 
@@ -94,7 +101,9 @@ pub async fn cancel(
     body: OptionalJson<Command>,
 ) -> Result<HttpResponse, Problem> {
     let actor = actor(caller, &body.0.initiated_by);
-    let rotation = service.cancel(&id, &actor).await?;
+    let service = service.into_inner();
+    let worker = std::sync::Arc::clone(&service);
+    let rotation = to_the_end(async move { worker.cancel(&id, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
 }
 

@@ -17,8 +17,8 @@ use actix_web::{
 };
 
 use super::{
-    Config, MetricsConfig, attestations, body, exposition, health, jwks, keys, lifecycle, nonces, opaque, problem,
-    request, rotations, signer,
+    Config, MetricsConfig, attestations, body, exposition, health, index, jwks, keys, lifecycle, nonces, opaque,
+    problem, request, rotations, signer,
 };
 use crate::service::Service;
 
@@ -51,7 +51,8 @@ impl Servers {
         .shutdown_timeout(config.drain.as_secs())
         .client_request_timeout(Duration::from_secs(5))
         .workers(config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)))
-        .bind(config.listen)?;
+        .bind(config.listen)
+        .map_err(|error| named("http.listen", config.listen, &error))?;
         let metrics = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&metrics_service)))
@@ -61,7 +62,8 @@ impl Servers {
         })
         .disable_signals()
         .workers(1)
-        .bind(metrics.listen)?;
+        .bind(metrics.listen)
+        .map_err(|error| named("metrics.listen", metrics.listen, &error))?;
         let first = |addresses: Vec<SocketAddr>| {
             addresses.first().copied().ok_or_else(|| io::Error::other("nothing was bound"))
         };
@@ -97,6 +99,10 @@ impl Servers {
     }
 }
 
+fn named(key: &str, address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{key} {address}: {error}"))
+}
+
 impl StopHandle {
     /// Lets requests in progress finish, then stops.
     pub async fn stop(self) {
@@ -106,7 +112,8 @@ impl StopHandle {
 
 /// The API, path by path.
 fn routes(app: &mut web::ServiceConfig) {
-    app.service(get("/healthz", health::healthz))
+    app.service(get("/", index::index))
+        .service(get("/healthz", health::healthz))
         .service(get("/livez", health::livez))
         .service(get("/readyz", health::readyz))
         .service(get("/.well-known/jwks.json", jwks::jwks))
@@ -118,12 +125,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/keys/emergency", lifecycle::emergency))
         .service(get("/api/v1/keys/{key_id}", keys::one))
         .service(get("/api/v1/keys/{key_id}/public.pem", keys::public_pem))
-        .service(
-            web::resource("/api/v1/keys/{key_id}/certificate.pem")
-                .route(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(keys::certificate_pem))
-                .route(web::put().to(keys::install_chain))
-                .default_service(web::to(|| refuse("GET, HEAD, PUT"))),
-        )
+        .service(get_and_put("/api/v1/keys/{key_id}/certificate.pem", keys::certificate_pem, keys::install_chain))
         .service(get("/api/v1/keys/{key_id}/csr.pem", keys::csr_pem))
         .service(get("/api/v1/keys/{key_id}/evidence", keys::evidence))
         .service(post("/api/v1/keys/{key_id}/revoke", lifecycle::revoke))
@@ -155,7 +157,6 @@ where
         .default_service(web::to(|| refuse("GET, HEAD")))
 }
 
-/// A path that is read and posted to.
 fn get_and_post<G, GArgs, P, PArgs>(path: &str, getter: G, poster: P) -> Resource
 where
     G: Handler<GArgs>,
@@ -165,11 +166,19 @@ where
     PArgs: actix_web::FromRequest + 'static,
     P::Output: actix_web::Responder + 'static,
 {
-    let get_or_head = guard::Any(guard::Get()).or(guard::Head());
-    web::resource(path.to_owned())
-        .route(web::route().guard(get_or_head).to(getter))
-        .route(web::post().to(poster))
-        .default_service(web::to(|| refuse("GET, HEAD, POST")))
+    get(path, getter).route(web::post().to(poster)).default_service(web::to(|| refuse("GET, HEAD, POST")))
+}
+
+fn get_and_put<G, GArgs, P, PArgs>(path: &str, getter: G, putter: P) -> Resource
+where
+    G: Handler<GArgs>,
+    GArgs: actix_web::FromRequest + 'static,
+    G::Output: actix_web::Responder + 'static,
+    P: Handler<PArgs>,
+    PArgs: actix_web::FromRequest + 'static,
+    P::Output: actix_web::Responder + 'static,
+{
+    get(path, getter).route(web::put().to(putter)).default_service(web::to(|| refuse("GET, HEAD, PUT")))
 }
 
 fn post<F, Args>(path: &str, handler: F) -> Resource

@@ -9,6 +9,7 @@ pub mod public;
 pub mod record;
 pub mod revocation;
 pub mod rotation;
+pub mod seen;
 pub mod standing;
 pub mod state;
 

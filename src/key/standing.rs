@@ -421,7 +421,15 @@ impl Standing {
     /// The rotation whose overlap is running at `now`.
     #[must_use]
     pub fn rotation_in_progress(&self, now: Timestamp) -> Option<&Rotation> {
-        self.rotations.values().rev().find(|rotation| rotation.status(now) == RotationStatus::InProgress)
+        // A revoked key leaves no overlap to wait for.
+        let overlaps = |rotation: &&Rotation| {
+            rotation.from.and_then(|from| self.keys.get(&from)).is_some_and(|from| from.revoked.is_none())
+        };
+        self.rotations
+            .values()
+            .rev()
+            .filter(overlaps)
+            .find(|rotation| rotation.status(now) == RotationStatus::InProgress)
     }
 
     /// True when no key was ever recorded.

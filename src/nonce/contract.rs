@@ -36,7 +36,7 @@ pub(super) fn use_() -> Use {
     }
 }
 
-fn answer() -> Answer {
+pub(super) fn answer() -> Answer {
     Answer {
         key_id: "s:1".into(),
         issued_at: now(),
@@ -185,7 +185,9 @@ macro_rules! suite {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 let make = $make;
-                $crate::nonce::contract::$case(std::sync::Arc::new(make($crate::nonce::contract::config()))).await;
+                // What the store stands on lives until the case is over.
+                let (store, _ground) = make($crate::nonce::contract::config()).await;
+                $crate::nonce::contract::$case(std::sync::Arc::new(store)).await;
             }
         )*
     };

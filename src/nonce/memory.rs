@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Answer, Claim, Config, Error, Issued, Order, Refusal, Spend, Spent, Stats, Store, Use, random_nonce};
+use super::{
+    Answer, Claim, Config, Error, Issued, Order, Refusal, Spend, SpendToken, Spent, Stats, Store, Use, random_nonce,
+};
 use crate::{client::ClientIdentity, nonce_value::NonceValue, timestamp::Timestamp};
 
 /// Nonces in memory, behind one lock: every operation is a few map accesses.
@@ -76,7 +78,7 @@ impl MemoryStore {
         let spend = |entry: &mut Entry| {
             let content_digest = claim.use_.content_digest;
             entry.life = Life::InProgress { content_digest, settled: Arc::default() };
-            Step::Done(Spend::Fresh(Spent { nonce: claim.nonce.clone(), content_digest }))
+            Step::Done(Spend::Fresh(Spent { nonce: claim.nonce.clone(), content_digest, token: SpendToken::default() }))
         };
         match &entry.life {
             Life::Unspent => {
@@ -277,5 +279,5 @@ mod tests {
     use super::super::contract;
     use super::*;
 
-    contract::suite!(|config| MemoryStore::new(config));
+    contract::suite!(async |config| (MemoryStore::new(config), ()));
 }

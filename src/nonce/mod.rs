@@ -5,6 +5,7 @@
 //! a nonce changed from unspent to spent in this very call.
 
 mod memory;
+mod redis;
 
 #[cfg(test)]
 mod contract;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use memory::MemoryStore;
+pub use redis::{ConnectError, RedisStore};
 
 use crate::{
     attestation::AttestationType, client::ClientIdentity, evidence::Permitted, nonce_value::NonceValue,
@@ -118,7 +120,13 @@ impl Claim {
 pub struct Spent {
     nonce: NonceValue,
     content_digest: [u8; 32],
+    token: SpendToken,
 }
+
+/// Tells one spend of a nonce from every other, so that a store shared by several appliances acts
+/// only on the spend that its caller made. A store that is not shared has one for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SpendToken([u8; 16]);
 
 impl Spent {
     /// The nonce that was spent.
@@ -166,6 +174,20 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::NotFound,
+        Self::AlreadyUsed,
+        Self::Expired,
+        Self::IssuerMismatch,
+        Self::SubjectMismatch,
+        Self::TypeMismatch,
+        Self::InvalidTimestamp,
+        Self::InvalidFormat,
+        Self::StoreFull,
+        Self::StoreFailover,
+    ];
+
     /// The reason on the wire and in `nonce_rejected_total{reason}`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -238,7 +260,12 @@ pub trait Store: Send + Sync {
 
 /// A fresh nonce from the operating system's generator.
 fn random_nonce() -> Result<NonceValue, Error> {
-    let mut bytes = [0; NonceValue::ISSUED_LENGTH];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Unavailable(Box::new(error)))?;
+    let bytes = random::<{ NonceValue::ISSUED_LENGTH }>()?;
     Ok(NonceValue::from_bytes(&bytes).expect("32 random bytes are not all 00 or ff"))
+}
+
+fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Error> {
+    let mut bytes = [0; LENGTH];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Unavailable(Box::new(error)))?;
+    Ok(bytes)
 }

@@ -86,7 +86,12 @@ impl Service {
         self.metrics.nonce_validate_latency.observe(begun.elapsed().as_secs_f64());
         let spent = match spend? {
             Spend::Fresh(spent) => spent,
-            Spend::Repeated(answer) => return self.repeat(permit, &answer),
+            Spend::Repeated(answer) => {
+                // The first try may have taken its time: the kept answer is released by a fresh
+                // reading too.
+                self.keyring.freshen().await?;
+                return self.repeat(permit, &answer);
+            }
         };
         self.metrics.nonce_used.inc();
 

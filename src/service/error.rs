@@ -27,8 +27,12 @@ pub enum Error {
     /// The last reading of the ledger is too old to sign by.
     #[error("the key ledger could not be read within the lease")]
     StaleLedger,
-    #[error("the key ledger does not continue what was seen before")]
-    LedgerRolledBack,
+    #[error("{0}")]
+    LedgerRolledBack(String),
+    #[error("{rotation} cannot go back to {old}, which is {state:?}")]
+    CannotGoBack { rotation: String, old: KeyId, state: KeyState },
+    #[error("the private key of {id} was destroyed at {at}")]
+    KeyDestroyed { id: KeyId, at: Timestamp },
     #[error("another appliance changed the keys at the same time")]
     LostRace,
     #[error("another lifecycle operation is running")]
@@ -103,11 +107,13 @@ impl Error {
             | Self::RotationEnded { .. }
             | Self::OverlapRunning { .. }
             | Self::TooManyPending { .. }
+            | Self::CannotGoBack { .. }
+            | Self::KeyDestroyed { .. }
             | Self::KeyMayStillSign { .. }
             | Self::RetentionRunning { .. } => Class::Caller,
             Self::NoActiveKey
             | Self::StaleLedger
-            | Self::LedgerRolledBack
+            | Self::LedgerRolledBack(_)
             | Self::FleetLock(_)
             | Self::NonceStore(_)
             | Self::LedgerUnavailable(_)
@@ -129,6 +135,19 @@ impl Error {
         }
     }
 
+    /// The kinds that mean trouble with signing itself, for counters that begin at zero.
+    pub const COUNTED: [&'static str; 9] = [
+        "token",
+        "token_busy",
+        "token_deadline",
+        "bad_signature",
+        "nonce_store",
+        "audit",
+        "stale_ledger",
+        "no_active_key",
+        "key_may_not_sign",
+    ];
+
     /// A short word for `signer_errors_total{error_type}` and log lines.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -142,7 +161,9 @@ impl Error {
             Self::NoCertificate(_) => "no_certificate",
             Self::Chain(_) => "certificate_chain",
             Self::StaleLedger => "stale_ledger",
-            Self::LedgerRolledBack => "ledger_rolled_back",
+            Self::LedgerRolledBack(_) => "ledger_rolled_back",
+            Self::CannotGoBack { .. } => "cannot_go_back",
+            Self::KeyDestroyed { .. } => "key_destroyed",
             Self::LostRace | Self::ChangeInProgress => "change_in_progress",
             Self::FleetLock(_) => "fleet_lock",
             Self::Preflight { .. } => "preflight",

@@ -55,6 +55,9 @@ impl Service {
     /// Asks the token about a key; with a challenge, has the key sign it.
     pub async fn evidence(&self, client: &Client, key_id: &str, challenge: Option<&str>) -> Result<Evidence, Error> {
         let key = self.keyring.find_by_text(key_id)?;
+        if let Some(at) = key.destroyed_at {
+            return Err(Error::KeyDestroyed { id: key.id.clone(), at });
+        }
         let attributes = self.token.key_attributes(key.object_id.clone()).await?;
         let deviation = self.token.check_attributes(&attributes).err();
         let event = Event::of_client(EventType::KeyAccessed, "evidence", key.id.to_string(), client, self.clock.now())
@@ -74,10 +77,13 @@ impl Service {
                     }
                     .into());
                 }
+                self.keyring.freshen().await?;
+                self.keyring.may_prove(&key.id, self.clock.now())?;
                 let order = OpaqueOrder::proof_of_possession(PROOF_PAYLOAD_TYPE, challenge);
                 let verified = self.token.sign(&KeyRef::from(&*key), &order).await?;
                 let event = event.detail("purpose", "proof_of_possession").detail("challenge", challenge);
                 let recorded = self.audit.record_signature(event, verified.digest()).await?;
+                self.keyring.may_prove(&key.id, self.clock.now())?;
                 let (_, signature) =
                     verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
                 Some(Proof {
@@ -115,6 +121,8 @@ impl Service {
     /// A PKCS#10 request for a key, for a CA to certify.
     pub async fn certificate_request(&self, client: &Client, key_id: &str) -> Result<Vec<u8>, Error> {
         let key = self.keyring.find_by_text(key_id)?;
+        self.keyring.freshen().await?;
+        self.keyring.may_prove(&key.id, self.clock.now())?;
         let der = self.token.certificate_request(&KeyRef::from(&*key), key.id.to_string()).await?;
         let event = Event::of_client(
             EventType::KeyAccessed,
@@ -125,6 +133,7 @@ impl Service {
         )
         .detail("key_id", key.id.to_string());
         self.audit.record(event).await?;
+        self.keyring.may_prove(&key.id, self.clock.now())?;
         Ok(der)
     }
 

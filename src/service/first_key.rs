@@ -20,6 +20,16 @@ pub enum Asker {
 }
 
 impl Asker {
+    /// Whether a first key may be made, or one whose making a crash cut short activated, on the
+    /// token with this serial.
+    #[must_use]
+    pub fn may_on(&self, token_serial: &str) -> bool {
+        match self {
+            Self::Person { .. } => true,
+            Self::Configuration { allowed_serial } => allowed_serial.as_deref() == Some(token_serial),
+        }
+    }
+
     /// The actor in ledger and audit trail.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -52,8 +62,6 @@ pub enum Refusal {
         "the token has key objects of this signer ({0}) but no ledger record for them: they are never adopted silently; inspect them with pkcs11-tool"
     )]
     Orphans(String),
-    #[error("the token looked empty at first and not at a second reading: others are using it; start again")]
-    Flickering,
 }
 
 /// What was found on the token and beside it.
@@ -69,9 +77,6 @@ pub struct Findings<'a> {
 
 /// Whether a first key may be made, given an empty ledger.
 pub fn permit(asker: &Asker, findings: &Findings<'_>) -> Result<(), Refusal> {
-    if !findings.standing.is_empty() {
-        return Err(Refusal::Flickering);
-    }
     if findings.marker.exists() {
         return Err(Refusal::Marker(findings.marker.path().to_owned()));
     }
@@ -86,9 +91,9 @@ pub fn permit(asker: &Asker, findings: &Findings<'_>) -> Result<(), Refusal> {
         let labels: Vec<_> = unexplained.iter().map(|object| object.label.as_str()).collect();
         return Err(Refusal::Orphans(labels.join(", ")));
     }
-    match asker {
-        Asker::Person { .. } => Ok(()),
-        Asker::Configuration { allowed_serial: Some(serial) } if serial == findings.token_serial => Ok(()),
-        Asker::Configuration { .. } => Err(Refusal::NotAsked { serial: findings.token_serial.to_owned() }),
+    if asker.may_on(findings.token_serial) {
+        Ok(())
+    } else {
+        Err(Refusal::NotAsked { serial: findings.token_serial.to_owned() })
     }
 }

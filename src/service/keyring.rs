@@ -69,6 +69,11 @@ impl FleetConfig {
     }
 }
 
+/// A reading that fails is repeated: while another process adds an object, a software token may show
+/// half of it.
+const READINGS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(25);
+
 /// The standing of all keys.
 pub struct Keyring {
     signer: SignerId,
@@ -151,6 +156,20 @@ impl Keyring {
         }
     }
 
+    /// Whether `id` may prove that it is there, by a fresh reading: a key of any state but revoked
+    /// (no signature by it leaves any more) whose private half exists.
+    pub fn may_prove(&self, id: &KeyId, now: Timestamp) -> Result<(), Error> {
+        if !self.is_fresh() {
+            return Err(Error::StaleLedger);
+        }
+        let key = self.find(id)?;
+        if key.revoked.is_none() && key.destroyed_at.is_none() {
+            Ok(())
+        } else {
+            Err(Error::KeyMayNotSign { id: id.clone(), state: key.state(now) })
+        }
+    }
+
     /// A key by its id.
     pub fn find(&self, id: &KeyId) -> Result<Arc<KeyEntry>, Error> {
         self.standing.load().key(id).cloned().ok_or_else(|| Error::UnknownKey(id.to_string()))
@@ -166,6 +185,19 @@ impl Keyring {
     pub async fn refresh(&self) -> Result<Arc<Standing>, Error> {
         // One reading at a time: the later one would otherwise overtake with older records.
         let mut last = self.reading.lock().await;
+        let mut result = self.read(&mut last).await;
+        for _ in 1..READINGS {
+            if result.is_ok() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            result = self.read(&mut last).await;
+        }
+        result?;
+        Ok(self.standing())
+    }
+
+    async fn read(&self, last: &mut Vec<StoredRecord>) -> Result<(), Error> {
         let begun = boot_millis();
         let mut records = self.ledger.read().await?;
         records.sort_unstable_by(|a, b| (&a.label, &a.value).cmp(&(&b.label, &b.value)));
@@ -178,7 +210,7 @@ impl Keyring {
             *last = records;
         }
         self.read_at.store(begun, Ordering::Release);
-        Ok(self.standing())
+        Ok(())
     }
 
     /// Appends one record under the fleet lock with this fence, and reads everything back: what

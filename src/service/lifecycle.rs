@@ -4,7 +4,10 @@
 //! leaves the old state (and leftovers that [`super::janitor`] cleans up); after it, the new state
 //! holds on every appliance that reads the ledger, whatever happens to this process.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use der::asn1::OctetString;
 
@@ -151,7 +154,11 @@ impl Service {
         let now = self.clock.now().truncated_to_seconds();
         let activated = KeyActivated {
             key: key.id.sequence,
-            overlap_until: to_generalized_time(if order.emergency { now } else { now.plus_seconds(overlap) }),
+            // A key that was revoked, or none, leaves nothing to overlap with.
+            overlap_until: to_generalized_time(match self.keyring.standing().active() {
+                Some(_) if !order.emergency => now.plus_seconds(overlap),
+                Some(_) | None => now,
+            }),
             emergency: order.emergency,
             reason: order.reason.clone(),
             initiated_by: actor.initiated_by.clone(),
@@ -160,6 +167,7 @@ impl Service {
         let standing = self.keyring.append(Event::KeyActivated(activated), guard.fence(), &actor.name, now).await?;
         drop(guard);
         self.metrics.key_rotations.inc();
+        tracing::info!(key_id = %key.id, reason = order.reason, initiated_by = actor.initiated_by, "rotated");
         let rotation =
             standing.rotation(key.id.sequence).cloned().unwrap_or_else(|| first_activation(&key, now, order, actor));
         self.record_activation(&rotation, actor, now).await?;
@@ -247,7 +255,7 @@ impl Service {
 
     /// Makes the first key of an empty ledger, or finishes making it after a crash.
     pub async fn make_first_key(&self, actor: &Actor) -> Result<KeyId, Error> {
-        let guard = self.begin_change().await?;
+        let guard = self.wait_to_change().await?;
         let standing = self.keyring.standing();
         if let Some(key) = standing.keys().find(|key| key.activated_at.is_some()) {
             // Another appliance was faster: its key is ours.
@@ -267,6 +275,20 @@ impl Service {
         let event = actor.event(EventType::KeyActivated, "activate", &key.id.to_string(), now);
         self.audit.record(event.detail("key_id", key.id.to_string())).await?;
         Ok(key.id.clone())
+    }
+
+    /// Takes the fleet lock, waiting for whoever has it: at a first start that is an appliance
+    /// which makes the very key that is wanted.
+    async fn wait_to_change(&self) -> Result<Guard, Error> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        const PAUSE: Duration = Duration::from_millis(50);
+        let begun = Instant::now();
+        loop {
+            match self.begin_change().await {
+                Err(Error::ChangeInProgress) if begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+                done => return done,
+            }
+        }
     }
 
     /// Ends a rotation's overlap: after its deadline, or before it by force. Done already is done.
@@ -294,6 +316,12 @@ impl Service {
         let completed = Event::RotationCompleted(RotationCompleted { key: rotation.to, forced });
         let standing = self.keyring.append(completed, guard.fence(), &actor.name, now).await?;
         self.audit.record(event).await?;
+        tracing::info!(
+            rotation = rotation_id(&rotation),
+            forced,
+            initiated_by = actor.initiated_by,
+            "rotation completed"
+        );
         standing.rotation(rotation.to).cloned().ok_or(Error::Internal("a completed rotation is gone"))
     }
 
@@ -311,13 +339,15 @@ impl Service {
             .map(|sequence| self.keyring.find(&KeyId { signer: self.signer.id.clone(), sequence }))
             .transpose()?;
         if let Some(old) = old.filter(|old| old.state(now) != KeyState::Rotating) {
-            return Err(Error::KeyMayNotSign { id: old.id.clone(), state: old.state(now) });
+            let (rotation, old, state) = (rotation_id(&rotation), old.id.clone(), old.state(now));
+            return Err(Error::CannotGoBack { rotation, old, state });
         }
         let event = actor.event(EventType::KeyRotated, "cancel", &rotation_id(&rotation), now);
         self.audit.record(event.clone().pending()).await?;
         let cancelled = Event::RotationCancelled(RotationCancelled { key: rotation.to });
         let standing = self.keyring.append(cancelled, guard.fence(), &actor.name, now).await?;
         self.audit.record(event).await?;
+        tracing::warn!(rotation = rotation_id(&rotation), initiated_by = actor.initiated_by, "rotation cancelled");
         standing.rotation(rotation.to).cloned().ok_or(Error::Internal("a cancelled rotation is gone"))
     }
 
@@ -345,6 +375,7 @@ impl Service {
         let destroyed = Event::KeyDestroyed(KeyDestroyed { key: key.id.sequence });
         self.keyring.append(destroyed, guard.fence(), &actor.name, now).await?;
         self.audit.record(event.of_severity(Severity::Warning)).await?;
+        tracing::warn!(key_id = %key.id, initiated_by = actor.initiated_by, "private key destroyed");
         self.keyring.find(&key.id)
     }
 

@@ -1,6 +1,6 @@
-//! What this appliance remembers of its token's ledger: how far it went, which keys were revoked, on
-//! which token. A ledger that is shorter or different, or has lost a revocation, is a moved, wrong,
-//! half-visible or restored token: it is refused until an operator accepts that very ledger by name.
+//! What this appliance remembers of its token's ledger, on its own disk. A ledger that has lost
+//! something since is a moved, wrong, half-visible or restored token: it is refused until an operator
+//! accepts that very ledger by name. What the fleet remembers is compared in the same way.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{durable, key::Standing, service::Error};
+use crate::{
+    durable,
+    key::{
+        Standing,
+        seen::{Loss, Seen},
+    },
+    service::Error,
+};
 
 /// The marker file in the state directory.
 #[derive(Clone, Debug)]
@@ -21,16 +28,13 @@ pub struct Marker {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Content {
     token_serial: String,
-    ledger_records: u64,
-    ledger_head: String,
-    /// Sequences of revoked keys. Only ever grows.
-    revoked: BTreeSet<u32>,
+    #[serde(flatten)]
+    seen: Seen,
 }
 
-/// The token does not hold what this appliance has already seen.
+/// The token does not hold what has been seen.
 #[derive(Debug, thiserror::Error)]
 pub enum Mismatch {
     #[error(
@@ -39,15 +43,8 @@ pub enum Mismatch {
     Unreadable { path: PathBuf, detail: String },
     #[error("{path} says that this signer's keys are on token serial {seen}, but the configured token is serial {found}{}", accept(.head))]
     OtherToken { path: PathBuf, seen: String, found: String, head: String },
-    #[error(
-        "{path} says that the ledger had {seen} records, but the token shows {found}: it was emptied, restored from a backup, \
-         is being read while others log in, or is not the right one{}", accept(.head)
-    )]
-    Shorter { path: PathBuf, seen: u64, found: u64, head: String },
-    #[error("ledger record {sequence} is not the one that {path} remembers: the ledger was rewritten or belongs to another token{}", accept(.head))]
-    Rewritten { path: PathBuf, sequence: u64, head: String },
-    #[error("{path} says that key {key} is revoked, but the token does not: it was restored from a backup{}", accept(.head))]
-    RevocationLost { path: PathBuf, key: u32, head: String },
+    #[error("{witness} says that {loss}{}", accept(.head))]
+    Lost { witness: String, loss: Loss, head: String },
 }
 
 /// How an operator accepts a ledger. An empty one is never accepted: it would make a first key.
@@ -84,42 +81,36 @@ impl Marker {
 
     /// Keys that were seen revoked. They stay so, whatever the token says.
     pub fn revoked(&self) -> Result<BTreeSet<u32>, Mismatch> {
-        Ok(self.read()?.map(|content| content.revoked).unwrap_or_default())
+        Ok(self.read()?.map(|content| content.seen.revoked).unwrap_or_default())
     }
 
     /// Compares `standing` with what was seen before. True when it differs and was accepted by name.
     pub fn compare(&self, standing: &Standing) -> Result<bool, Mismatch> {
         let Some(content) = self.read()? else { return Ok(false) };
-        match self.find_mismatch(&content, standing) {
+        if content.token_serial != self.token_serial {
+            let (path, seen, found) = (self.path.clone(), content.token_serial, self.token_serial.clone());
+            return self.unless_accepted(standing, |head| Mismatch::OtherToken { path, seen, found, head });
+        }
+        self.compare_with(&content.seen, &self.path.display().to_string(), standing)
+    }
+
+    /// Compares `standing` with what another witness has seen.
+    pub fn compare_with(&self, seen: &Seen, witness: &str, standing: &Standing) -> Result<bool, Mismatch> {
+        match seen.loss(standing) {
             None => Ok(false),
-            Some(_) if !standing.is_empty() && self.accepted_head.as_deref() == Some(&hex::encode(standing.head())) => {
-                Ok(true)
+            Some(loss) => {
+                self.unless_accepted(standing, |head| Mismatch::Lost { witness: witness.to_owned(), loss, head })
             }
-            Some(mismatch) => Err(mismatch),
         }
     }
 
-    fn find_mismatch(&self, content: &Content, standing: &Standing) -> Option<Mismatch> {
-        let path = || self.path.clone();
+    fn unless_accepted(
+        &self,
+        standing: &Standing,
+        mismatch: impl FnOnce(String) -> Mismatch,
+    ) -> Result<bool, Mismatch> {
         let head = if standing.is_empty() { String::new() } else { hex::encode(standing.head()) };
-        if content.token_serial != self.token_serial {
-            let (seen, found) = (content.token_serial.clone(), self.token_serial.clone());
-            return Some(Mismatch::OtherToken { path: path(), seen, found, head });
-        }
-        let (seen, found) = (content.ledger_records, standing.last_sequence());
-        if found < seen {
-            return Some(Mismatch::Shorter { path: path(), seen, found, head });
-        }
-        let digest = standing.digest_at(seen).map(hex::encode);
-        if seen > 0 && digest.as_deref() != Some(content.ledger_head.as_str()) {
-            return Some(Mismatch::Rewritten { path: path(), sequence: seen, head });
-        }
-        let revoked = revoked_in(standing);
-        content.revoked.difference(&revoked).next().map(|key| Mismatch::RevocationLost {
-            path: path(),
-            key: *key,
-            head,
-        })
+        if !head.is_empty() && self.accepted_head.as_ref() == Some(&head) { Ok(true) } else { Err(mismatch(head)) }
     }
 
     fn read(&self) -> Result<Option<Content>, Mismatch> {
@@ -133,10 +124,7 @@ impl Marker {
 
     /// [`Marker::compare`] while running.
     pub fn check(&self, standing: &Standing) -> Result<(), Error> {
-        self.compare(standing).map(|_| ()).map_err(|mismatch| {
-            tracing::error!(%mismatch, "the key ledger does not continue what was seen before");
-            Error::LedgerRolledBack
-        })
+        self.compare(standing).map(|_| ()).map_err(|mismatch| Error::LedgerRolledBack(mismatch.to_string()))
     }
 
     /// Remembers how far the ledger goes now. An empty ledger leaves no marker.
@@ -144,22 +132,13 @@ impl Marker {
         if standing.is_empty() {
             return Ok(());
         }
-        let mut revoked = revoked_in(standing);
-        revoked.extend(self.revoked().unwrap_or_default());
-        let content = Content {
-            token_serial: self.token_serial.clone(),
-            ledger_records: standing.last_sequence(),
-            ledger_head: hex::encode(standing.head()),
-            revoked,
-        };
+        let mut seen = Seen::of(standing);
+        seen.revoked.extend(self.revoked().unwrap_or_default());
+        let content = Content { token_serial: self.token_serial.clone(), seen };
         let bytes = serde_json::to_vec_pretty(&content).expect("a marker is plain text and numbers");
         durable::replace(&self.path, &bytes).map_err(|error| {
             tracing::error!(%error, path = %self.path.display(), "the ledger marker could not be written");
             Error::Internal("the ledger marker could not be written")
         })
     }
-}
-
-fn revoked_in(standing: &Standing) -> BTreeSet<u32> {
-    standing.keys().filter(|key| key.revoked.is_some()).map(|key| key.id.sequence).collect()
 }

@@ -32,10 +32,7 @@ pub struct Health {
 impl Service {
     /// Looks at everything that signing needs.
     pub async fn health(&self) -> Health {
-        // A reading that fails shows as no key that may sign, and in the log.
-        if let Err(error) = self.keyring.freshen().await {
-            tracing::warn!(%error, "the key ledger could not be read");
-        }
+        let reading = self.keyring.freshen().await;
         let now = self.clock.now();
         let dependencies = vec![self.token_health().await, self.nonce_health().await, self.audit_health()];
         for dependency in &dependencies {
@@ -45,12 +42,13 @@ impl Service {
                 .set(f64::from(u8::from(dependency.healthy)));
         }
         let mut warnings = Vec::new();
+        if let Err(error) = reading {
+            warnings.push(format!("the key ledger cannot be read: {error}"));
+        }
         let active = self.keyring.active(now);
         if let Err(error) = &active {
             warnings.push(match error {
-                Error::NoActiveKey => {
-                    "no key is active: nothing can be signed; run `verification-signer init`".to_owned()
-                }
+                Error::NoActiveKey => self.advice_without_key().to_owned(),
                 other => format!("nothing can be signed: {other}"),
             });
         }
@@ -76,6 +74,15 @@ impl Service {
             rotation_pending: self.keyring.standing().rotation_in_progress(now).is_some(),
             warnings,
             dependencies,
+        }
+    }
+
+    /// What to do when no key is active.
+    fn advice_without_key(&self) -> &'static str {
+        if self.keyring.standing().is_empty() {
+            "there is no key yet: nothing can be signed; stop this process and run `verification-signer init`"
+        } else {
+            "no key is active (it was revoked): nothing can be signed; make a new one with POST /api/v1/keys/rotate"
         }
     }
 

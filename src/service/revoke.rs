@@ -8,9 +8,11 @@ use std::{
 
 use crate::{
     audit::{Event, EventType, Severity},
+    fleet::Memory,
     key::{
         KeyEntry, Revocation, RevocationReason, Rotation,
         record::{VERSION, to_generalized_time},
+        seen::Seen,
     },
     service::{
         Error, Service,
@@ -34,6 +36,9 @@ pub struct RevocationDone {
     pub time_to_safe: Duration,
     /// False when the key was revoked before this call.
     pub newly: bool,
+    /// Appliances that have reported reading this revocation. The others, if any, have lost their
+    /// lease all the same.
+    pub confirmed_by: Vec<String>,
 }
 
 /// An emergency that is over.
@@ -88,6 +93,7 @@ impl Service {
             compromised_at: order.compromised_at.map(to_generalized_time),
         };
         self.keyring.append_revocation(&revocation).await?;
+        tracing::warn!(key_id = %key.id, reason = order.reason.as_str(), initiated_by = actor.initiated_by, "key revoked");
         Ok((self.keyring.find(&key.id)?, true))
     }
 
@@ -109,7 +115,7 @@ impl Service {
                 .detail("time_to_safe_seconds", time_to_safe.as_secs_f64());
             self.audit.record(event.of_severity(Severity::Critical)).await?;
         }
-        Ok(RevocationDone { key, time_to_safe, newly })
+        Ok(RevocationDone { key, time_to_safe, newly, confirmed_by: self.members_that_know().await })
     }
 
     /// Goes on with a ledger that an operator accepted by name although it is not the one seen
@@ -130,7 +136,26 @@ impl Service {
         for key in standing.keys().filter(lost) {
             self.commit_revocation(&key.id.to_string(), order, &Actor::program("start")).await?;
         }
+        self.fleet.report(&Seen::of(&self.keyring.standing()), Memory::Anew).await?;
         Ok(())
+    }
+
+    /// Who has read as many revocations as this appliance. Empty when nobody can be asked: then the
+    /// leases alone tell.
+    async fn members_that_know(&self) -> Vec<String> {
+        let seen = Seen::of(&self.keyring.standing());
+        let known = seen.revoked.len() as u64;
+        if let Err(error) = self.fleet.report(&seen, Memory::Further).await {
+            tracing::warn!(%error, "the fleet was not told of a revocation; its members read it from the token");
+        }
+        let members = self.fleet.members().await.unwrap_or_default();
+        let mut names: Vec<_> =
+            members.into_iter().filter(|member| member.revocations >= known).map(|member| member.instance).collect();
+        if !names.contains(&self.instance) {
+            names.push(self.instance.clone());
+        }
+        names.sort();
+        names
     }
 
     /// Revokes (the active key, unless another is named), generates, activates. Called again after

@@ -39,7 +39,9 @@ pub enum Error {
 /// Why the PIN was not, or must not be, tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PinProblem {
-    #[error("is wrong: it was tried once and will not be tried again; correct the PIN source, then start again")]
+    #[error(
+        "is wrong: it was tried once. Each start would try it once more, and tokens lock after a few: correct the PIN source first (systemd: RestartPreventExitStatus=78)"
+    )]
     Incorrect,
     #[error("is locked: the security officer must unlock it (C_InitPIN)")]
     Locked,
@@ -133,9 +135,8 @@ impl Error {
     pub fn is_configuration(&self) -> bool {
         match self {
             // A token that others are logging in to can look like this for a moment; no PIN was tried.
-            Self::Pin(PinProblem::NotInitialised) => false,
-            Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
-            Self::Initialize { .. }
+            Self::Pin(PinProblem::NotInitialised)
+            | Self::Initialize { .. }
             | Self::Worker(_)
             | Self::KeyMissing { .. }
             | Self::KeyPolicy(_)
@@ -143,6 +144,7 @@ impl Error {
             | Self::Deadline(_)
             | Self::BadSignature
             | Self::Call(_) => false,
+            Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
         }
     }
 }

@@ -69,17 +69,26 @@ impl Lane {
         }
     }
 
-    /// Lets the workers finish what is queued, and ends them and their sessions. Calls made after
-    /// this run into their deadline.
-    pub fn stop(&self) {
-        let workers = std::mem::take(&mut *self.workers.lock());
-        for _ in &workers {
-            // Fails only when every worker has gone already.
-            let _ = self.jobs.send(Job::Stop);
+    /// Lets the workers finish what is queued, and ends them and their sessions. False when one of
+    /// them is still busy after `patience`: it hangs in a call that nothing can cancel. Calls made
+    /// after this run into their deadline.
+    pub fn stop(&self, patience: Duration) -> bool {
+        let mut workers = self.workers.lock();
+        let latest = Instant::now() + patience;
+        for _ in workers.iter() {
+            // Fails only when every worker has gone already, or none takes anything any more.
+            let _ = self.jobs.send_timeout(Job::Stop, patience);
         }
-        for worker in workers {
+        while !workers.iter().all(JoinHandle::is_finished) {
+            if Instant::now() > latest {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        for worker in workers.drain(..) {
             // A worker that panicked has already written its message.
             let _ = worker.join();
         }
+        true
     }
 }

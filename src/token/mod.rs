@@ -46,6 +46,9 @@ use module::Module;
 /// The application name of every data object that is ours (CKA_APPLICATION).
 pub const APPLICATION: &str = "verification-signer";
 
+/// How long a call in progress may hold up the end of the process.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// A key object of ours, as the token lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyObject {
@@ -72,6 +75,7 @@ pub struct Token {
     module: Arc<Module>,
     signing: Lane,
     lifecycle: Lane,
+    ledger: Lane,
     reading: Lane,
     deadline: Duration,
     verify_signatures: bool,
@@ -86,8 +90,10 @@ impl Token {
         let module = Arc::new(Module::open(config, pin)?);
         Ok(Self {
             signing: Lane::start("token-sign", config.workers, config.queue, &module)?,
-            // One worker: key generation and ledger writes are serialised.
+            // One worker: generations and destructions are serialised.
             lifecycle: Lane::start("token-lifecycle", 1, 64, &module)?,
+            // A revocation is a record: it must not wait for a generation either.
+            ledger: Lane::start("token-ledger", 1, 64, &module)?,
             // Readings of the ledger renew the right to sign: they must not wait for a generation.
             reading: Lane::start("token-read", 1, 256, &module)?,
             module,
@@ -97,14 +103,14 @@ impl Token {
         })
     }
 
-    /// Ends the lanes, logs out by closing every session, and finalizes the module. Must happen
-    /// before the process ends: modules tear themselves down at exit, under threads that still
-    /// have sessions.
+    /// Ends the lanes, closes every session, and finalizes the module. Doing it twice is harmless.
+    ///
+    /// It must be done before the process ends: a worker that is still inside the module while
+    /// `exit` takes the module's own data down crashes.
     pub fn close(&self) -> Result<(), Error> {
-        self.signing.stop();
-        self.lifecycle.stop();
-        self.reading.stop();
-        self.module.close()
+        let ended = [&self.signing, &self.lifecycle, &self.ledger, &self.reading].map(|lane| lane.stop(CLOSING));
+        // C_Finalize under a thread that hangs in a call would crash or hang as well.
+        if ended == [true; 4] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
     }
 
     /// Which token this is.
@@ -208,7 +214,7 @@ impl Token {
 
     /// Destroys one data object of ours.
     pub(crate) async fn destroy_data_object(&self, label: String) -> Result<(), Error> {
-        self.lifecycle.call(self.deadline, move |session| session.destroy_data_object(&label)).await
+        self.ledger.call(self.deadline, move |session| session.destroy_data_object(&label)).await
     }
 
     /// Every data object of ours.
@@ -220,7 +226,7 @@ impl Token {
     /// Stores one data object of ours.
     pub(crate) async fn create_data_object(&self, record: StoredRecord) -> Result<(), Error> {
         let modifiable = self.module.omits(OptionalAttribute::Modifiable);
-        self.lifecycle.call(self.deadline, move |session| session.create_data_object(&record, modifiable)).await
+        self.ledger.call(self.deadline, move |session| session.create_data_object(&record, modifiable)).await
     }
 
     /// Whether the token answers: C_GetTokenInfo, which notices a token that has gone while

@@ -5,6 +5,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use cryptoki::{
+    mechanism::MechanismType,
     object::{Attribute, AttributeType, CertificateType, ObjectClass, ObjectHandle},
     session::Session,
 };
@@ -231,8 +232,7 @@ impl Live {
 
 /// What the token reports of one private key object.
 pub(super) fn key_attributes(session: &Session, key: ObjectHandle) -> Result<KeyAttributes, Error> {
-    // Dates and the generation mechanism are left out: one value that a module cannot give fails
-    // the whole call.
+    // Dates are left out: one value that a module cannot give fails the whole call.
     let asked = [
         AttributeType::Local,
         AttributeType::Sensitive,
@@ -245,7 +245,22 @@ pub(super) fn key_attributes(session: &Session, key: ObjectHandle) -> Result<Key
         AttributeType::Unwrap,
         AttributeType::Derive,
     ];
-    Ok(KeyAttributes::from_token(&session.get_attributes(key, &asked)?))
+    let mut attributes = KeyAttributes::from_token(&session.get_attributes(key, &asked)?);
+    attributes.key_gen_mechanism = generation_mechanism(session, key);
+    Ok(attributes)
+}
+
+/// How the key was made, where the module can say it: asked alone, since one that cannot fails the
+/// whole call. Told in evidence, and not judged.
+fn generation_mechanism(session: &Session, key: ObjectHandle) -> Option<String> {
+    match session.get_attributes(key, &[AttributeType::KeyGenMechanism]).ok()?.pop()? {
+        Attribute::KeyGenMechanism(MechanismType::ECC_KEY_PAIR_GEN) => Some("CKM_EC_KEY_PAIR_GEN".into()),
+        Attribute::KeyGenMechanism(MechanismType::ECC_EDWARDS_KEY_PAIR_GEN) => {
+            Some("CKM_EC_EDWARDS_KEY_PAIR_GEN".into())
+        }
+        Attribute::KeyGenMechanism(other) => Some(other.to_string()),
+        _ => None,
+    }
 }
 
 /// CKA_VALUE of an object.

@@ -127,6 +127,8 @@ pub struct KeyAttributes {
     pub decrypt: Option<bool>,
     pub unwrap: Option<bool>,
     pub derive: Option<bool>,
+    /// CKA_KEY_GEN_MECHANISM, as the standard writes it.
+    pub key_gen_mechanism: Option<String>,
 }
 
 impl KeyAttributes {
@@ -191,6 +193,7 @@ mod tests {
             decrypt: Some(false),
             unwrap: Some(false),
             derive: Some(false),
+            key_gen_mechanism: None,
         }
     }
 

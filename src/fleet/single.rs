@@ -1,21 +1,34 @@
-//! The lock of a single appliance: a mutex in this process.
+//! An appliance that is alone on its token: a mutex in this process, and nobody to tell.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::{Error, FleetLock, Guard};
+use super::{Error, Fleet, Guard, Member, Memory};
+use crate::key::seen::Seen;
 
 /// Serialises lifecycle operations of this process.
 #[derive(Default)]
-pub struct LocalLock(Arc<Mutex<()>>);
+pub struct Single(Arc<Mutex<()>>);
 
 #[async_trait]
-impl FleetLock for LocalLock {
+impl Fleet for Single {
     async fn acquire(&self, last_fence: u64) -> Result<Guard, Error> {
         let held = Arc::clone(&self.0).try_lock_owned().map_err(|_| Error::Held)?;
         Ok(Guard { fence: last_fence + 1, _held: Box::new(held) })
+    }
+
+    async fn report(&self, _seen: &Seen, _memory: Memory) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn remembered(&self) -> Result<Option<Seen>, Error> {
+        Ok(None)
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, Error> {
+        Ok(Vec::new())
     }
 }
 
@@ -25,7 +38,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_held_by_one_and_its_fence_grows() {
-        let lock = LocalLock::default();
+        let lock = Single::default();
         let first = lock.acquire(4).await.unwrap();
         assert_eq!(first.fence(), 5);
         assert!(matches!(lock.acquire(5).await, Err(Error::Held)));

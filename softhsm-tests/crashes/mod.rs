@@ -1,0 +1,40 @@
+//! SIGKILL at any moment of every operation leaves the old state or the new one, and nothing that
+//! could be used by mistake.
+//!
+//! Each round works on a copy of a token. Half of the moments are random delays, half are the
+//! boundaries of system calls that change files. SoftHSM2 itself may lose the whole token when it
+//! is killed inside C_Login; those rounds are counted apart.
+
+mod moment;
+mod operation;
+mod sweep;
+
+use operation::Operation;
+use sweep::sweep;
+
+/// A few kills in every run, and many in the long one.
+macro_rules! swept {
+    ($($name:ident, $long:ident: $operation:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            sweep(Operation::$operation, 4);
+        }
+
+        #[test]
+        #[ignore = "long: run by make test-long"]
+        fn $long() {
+            sweep(Operation::$operation, 45);
+        }
+    )*};
+}
+
+swept! {
+    a_rotation_cut_short, a_rotation_cut_short_many_times: Rotate;
+    a_completion_cut_short, a_completion_cut_short_many_times: Complete;
+    a_revocation_cut_short, a_revocation_cut_short_many_times: Revoke;
+    an_emergency_cut_short, an_emergency_cut_short_many_times: Emergency;
+    a_destruction_cut_short, a_destruction_cut_short_many_times: Destroy;
+    a_generation_cut_short, a_generation_cut_short_many_times: Generate;
+    a_first_start_cut_short, a_first_start_cut_short_many_times: FirstStart;
+    an_init_cut_short, an_init_cut_short_many_times: Init;
+}

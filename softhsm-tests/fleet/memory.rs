@@ -1,0 +1,92 @@
+//! A token restored from a backup: noticed by what an appliance, or its fleet, has seen; refused
+//! until an operator accepts that very ledger by name; and a revoked key stays revoked.
+
+use std::{fs, path::Path};
+
+use serde_json::json;
+
+use super::{
+    members::{Fleet, rotate},
+    races::lock,
+};
+use crate::support::{
+    appliance::Appliance,
+    eventually,
+    redis::RedisServer,
+    signer::{first_key_here, key},
+    softhsm::SoftHsm,
+    tool,
+};
+
+/// Copies the token's files.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    tool::run("cp", &["-r", from.to_str().unwrap(), to.to_str().unwrap()], &[]);
+}
+
+/// Runs with these tables until key 1 is revoked and replaced, then puts the token back as it was
+/// before. Returns the refusal of the next start, after `forget` has had its way with the home.
+fn restored_token_is_refused(tables: &str, forget: impl FnOnce(&Path)) -> String {
+    let (token, home) = (SoftHsm::new(), tempfile::tempdir().unwrap());
+    let config = |more: &str| {
+        let tables = format!("{tables}\n{more}");
+        token.config(home.path(), &first_key_here(&token, "", &tables))
+    };
+    let appliance = Appliance::serve(&token, &config("")).unwrap();
+    copy(&token.tokens(), &home.path().join("backup"));
+    appliance
+        .post(&format!("/api/v1/keys/{}/revoke", key(1)), &json!({ "reason": "compromised", "initiated_by": "test" }))
+        .ok();
+    rotate(&appliance, &json!({ "emergency": true }));
+    // A revocation is told at once, and with it how far the ledger goes: said once more, for the rotation.
+    appliance
+        .post(&format!("/api/v1/keys/{}/revoke", key(1)), &json!({ "reason": "compromised", "initiated_by": "test" }))
+        .ok();
+    appliance.stop();
+
+    copy(&home.path().join("backup"), &token.tokens());
+    forget(home.path());
+    let (status, refusal) = Appliance::serve(&token, &config("")).err().unwrap();
+    assert_eq!(status.code(), Some(69), "{refusal}");
+
+    let (_, rest) = refusal.split_once("accept_ledger_head = \"").unwrap_or_else(|| panic!("{refusal}"));
+    let head = rest.split('"').next().unwrap();
+    let path = config("");
+    let accepted =
+        fs::read_to_string(&path).unwrap().replace("[state]\n", &format!("[state]\naccept_ledger_head = \"{head}\"\n"));
+    fs::write(&path, accepted).unwrap();
+    let appliance = Appliance::serve(&token, &path).unwrap();
+    let keys = appliance.get("/api/v1/keys").ok();
+    assert_eq!((keys[0]["key_id"].as_str(), keys[0]["state"].as_str()), (Some(key(1).as_str()), Some("revoked")));
+    assert!(appliance.audit_log().contains("accept_ledger"));
+    rotate(&appliance, &json!({ "emergency": true }));
+    appliance.stop();
+    // The acceptance was for that ledger, and is not needed any more.
+    Appliance::serve(&token, &config("")).unwrap().stop();
+    refusal
+}
+
+#[test]
+fn an_appliance_remembers_by_itself() {
+    let refusal = restored_token_is_refused("[fleet]\nsingle = true", |_| {});
+    assert!(refusal.contains("ledger-seen.json"), "{refusal}");
+}
+
+#[test]
+fn the_fleet_remembers_for_an_appliance_that_has_lost_its_state() {
+    let redis = RedisServer::start(&[]);
+    let refusal = restored_token_is_refused(&lock(&redis), |home| fs::remove_dir_all(home.join("state")).unwrap());
+    assert!(refusal.contains("the fleet's memory in Redis"), "{refusal}");
+}
+
+#[test]
+fn a_revocation_names_the_members_that_have_read_it() {
+    let redis = RedisServer::start(&[]);
+    let fleet = Fleet::of(3, &lock(&redis));
+    let body = json!({ "reason": "compromised", "initiated_by": "test" });
+    let done = eventually("all members confirm", || {
+        let done = fleet.members[1].post(&format!("/api/v1/keys/{}/revoke", key(1)), &body).ok();
+        (done["confirmed_by"].as_array().unwrap().len() == 3).then_some(done)
+    });
+    assert!(done["time_to_safe_seconds"].as_f64().unwrap() > 1.0, "{done}");
+}

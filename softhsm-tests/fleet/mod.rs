@@ -1,0 +1,9 @@
+//! Several appliances on one token, each with a state and a trail of its own.
+
+mod clock;
+mod following;
+mod members;
+mod memory;
+mod races;
+mod revocation;
+mod stuck;

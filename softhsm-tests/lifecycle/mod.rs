@@ -1,0 +1,13 @@
+//! The life of a key, as operators lead it: through the API, as the runbook prints it.
+
+mod destruction;
+mod emergency;
+mod evidence;
+mod following;
+mod leftovers;
+mod no_waiting;
+mod pending;
+mod record;
+mod revocation;
+mod rotation;
+mod runbook;

@@ -1,0 +1,134 @@
+//! A fleet's lock and its members' reports, in Redis. The lock runs out by itself when its holder dies; the fence in the
+//! ledger's records keeps the ledger right when a holder outlives its lock.
+
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use deadpool_redis::redis::Script;
+
+use super::{Error, Fleet, Guard, Member, Memory};
+use crate::{
+    key::{SignerId, seen::Seen},
+    redis::{Failure, Pool, prefix},
+};
+
+/// Longer than the longest lifecycle operation: generating a key may take half a minute.
+const LIFE_SECONDS: u64 = 90;
+
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(concat!("#!lua\n", include_str!("acquire.lua"))));
+static RELEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!("#!lua flags=allow-oom\n", include_str!("release.lua"))));
+
+static REPORT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!("#!lua flags=allow-oom\n", include_str!("report.lua"))));
+static VIEW: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!("#!lua flags=no-writes\n", include_str!("view.lua"))));
+
+/// Answered by `view.lua`: records, head, revoked keys, members with their revocations.
+type View = (u64, String, Vec<String>, Vec<(String, u64)>);
+
+/// The fleet of one signer.
+pub struct RedisFleet {
+    pool: Arc<Pool>,
+    instance: String,
+    lock: String,
+    fence: String,
+    members: String,
+    furthest: String,
+    revoked: String,
+}
+
+impl RedisFleet {
+    /// The fleet of `signer` on these servers, of which this appliance is `instance`.
+    #[must_use]
+    pub fn new(pool: Arc<Pool>, signer: &SignerId, instance: &str) -> Self {
+        let key = |name| format!("{}:fleet:{name}", prefix(signer));
+        Self {
+            pool,
+            instance: instance.to_owned(),
+            lock: key("lock"),
+            fence: key("fence"),
+            members: key("members"),
+            furthest: key("ledger"),
+            revoked: key("revoked"),
+        }
+    }
+
+    async fn view(&self) -> Result<View, Error> {
+        let mut call = VIEW.key(&self.members);
+        call.key(&self.furthest).key(&self.revoked);
+        Ok(self.pool.run(&call).await?)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Unavailable(Box::new(failure))
+    }
+}
+
+/// Gives the lock back when dropped, in the background: if that fails, it runs out.
+struct Held {
+    pool: Arc<Pool>,
+    lock: String,
+    token: String,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut call = RELEASE.key(std::mem::take(&mut self.lock));
+        call.arg(&self.token);
+        let pool = Arc::clone(&self.pool);
+        tokio::spawn(async move {
+            if let Err(error) = pool.run::<String>(&call).await {
+                tracing::warn!(%error, "the fleet lock was not given back; it runs out by itself");
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Fleet for RedisFleet {
+    async fn acquire(&self, last_fence: u64) -> Result<Guard, Error> {
+        let mut token = [0; 16];
+        getrandom::fill(&mut token).map_err(|error| Error::Unavailable(Box::new(error)))?;
+        let token = hex::encode(token);
+        let mut call = ACQUIRE.key(&self.lock);
+        call.key(&self.fence).arg(&token).arg(LIFE_SECONDS * 1000).arg(last_fence);
+        let (outcome, fence): (String, String) = self.pool.run_if_fit(&call).await?;
+        if outcome != "acquired" {
+            return Err(Error::Held);
+        }
+        let held = Held { pool: Arc::clone(&self.pool), lock: self.lock.clone(), token };
+        match fence.parse() {
+            Ok(fence) if fence > last_fence => Ok(Guard { fence, _held: Box::new(held) }),
+            Ok(_) | Err(_) => Err(Error::Unavailable(format!("the lock drew no fence above {last_fence}").into())),
+        }
+    }
+
+    async fn report(&self, seen: &Seen, memory: Memory) -> Result<(), Error> {
+        let mut call = REPORT.key(&self.members);
+        call.key(&self.furthest).key(&self.revoked);
+        call.arg(&self.instance).arg(seen.ledger_records).arg(&seen.ledger_head);
+        call.arg(match memory {
+            Memory::Further => "further",
+            Memory::Anew => "anew",
+        });
+        for key in &seen.revoked {
+            call.arg(*key);
+        }
+        self.pool.run::<String>(&call).await?;
+        Ok(())
+    }
+
+    async fn remembered(&self) -> Result<Option<Seen>, Error> {
+        let (ledger_records, ledger_head, revoked, _) = self.view().await?;
+        let revoked = revoked.iter().filter_map(|key| key.parse().ok()).collect();
+        Ok((ledger_records > 0).then_some(Seen { ledger_records, ledger_head, revoked }))
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, Error> {
+        let (_, _, _, members) = self.view().await?;
+        Ok(members.into_iter().map(|(instance, revocations)| Member { instance, revocations }).collect())
+    }
+}

@@ -1,0 +1,47 @@
+//! `GET /`: the paths there are, for a person with curl.
+
+use std::future::{Ready, ready};
+
+use actix_web::HttpResponse;
+
+/// One line a path. A test compares it with the routes.
+pub const INDEX: &str = "\
+GET  /                                          this list
+GET  /healthz                                   everything an operator wants to see at once
+GET  /readyz                                    whether requests should be sent here
+GET  /livez                                     whether the process turns
+GET  /.well-known/jwks.json                     public keys (RFC 7517)
+GET  /problems/{name}                           what a problem type means
+GET  /api/v1/signer                             who this signer is, by which rules
+GET  /api/v1/keys                               all keys, newest first
+POST /api/v1/keys                               generate a successor ahead {initiated_by, algorithm?}
+GET  /api/v1/keys/active                        the key that signs
+POST /api/v1/keys/rotate                        {reason, initiated_by, notes?, emergency?, overlap_seconds?, algorithm?, dry_run?}
+POST /api/v1/keys/emergency                     revoke, generate, activate {initiated_by, key_id?, reason?, compromised_at?, notes?}
+GET  /api/v1/keys/{key_id}                      one key
+GET  /api/v1/keys/{key_id}/public.pem           its public key
+GET  /api/v1/keys/{key_id}/certificate.pem      its certificate, or the chain that a CA issued
+PUT  /api/v1/keys/{key_id}/certificate.pem      store such a chain (application/pem-certificate-chain)
+GET  /api/v1/keys/{key_id}/csr.pem              a certificate request (PKCS#10)
+GET  /api/v1/keys/{key_id}/evidence             what the token says of the key ?challenge=
+POST /api/v1/keys/{key_id}/revoke               {reason, initiated_by, compromised_at?}
+POST /api/v1/keys/{key_id}/destroy              {force?, initiated_by?}
+GET  /api/v1/rotations                          all rotations, newest first
+GET  /api/v1/rotations/{rotation_id}            one rotation
+POST /api/v1/rotations/{rotation_id}/complete   {force?, initiated_by?}
+POST /api/v1/rotations/{rotation_id}/cancel     {initiated_by?}
+POST /api/v1/nonces                             {attestation_type, subject_address?, window_seconds?}
+POST /api/v1/nonces/batch                       the same with count
+GET  /api/v1/nonce/stats                        how full the store is
+POST /api/v1/nonce/cleanup                      forget nonces whose window has ended
+POST /api/v1/attestations                       the main job
+POST /api/v1/attestations/verify                an attestation, whole
+POST /api/v1/sign                               opaque data {data, purpose, key_id?, request_id?}
+POST /api/v1/sign/test                          sign and verify a canary
+POST /api/v1/verify                             opaque data {data, signature, purpose, key_id?, request_id?}
+";
+
+/// `GET /`
+pub fn index() -> Ready<HttpResponse> {
+    ready(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(INDEX))
+}

@@ -1,0 +1,51 @@
+-- Issues nonces, all or none.
+--
+-- KEYS 1 outstanding  2 spent  3 issuers  4 totals  5... one for each nonce
+-- ARGV 1 now  2 end of the window (seconds)  3 life of a record  4 life of the index (ms)
+--      5 issuer  6 type  7 'bound' or 'any'  8 subject  9 quota  10 capacity  11 prefix of nonces
+--
+-- Runs without allow-oom: over maxmemory Redis refuses the script before it does anything.
+--
+-- The records' life is counted by Redis' clock from this moment and lasts longer than the window;
+-- whether the window has ended is decided by the caller's clock. A wrong clock here can make a
+-- nonce unknown too early, never usable for longer.
+local run_id, replid = current_history()
+local outstanding, spent, issuers, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local issuer, prefix = ARGV[5], ARGV[11]
+local count = #KEYS - 4
+
+-- 256 random bits meet only themselves: this call was carried out before, and its answer got lost.
+local before = redis.call('HMGET', KEYS[5], 'run_id', 'replid')
+if before[1] then
+  if before[1] == run_id and before[2] == replid then return 'issued' end
+  return redis.error_reply('ERR the store failed over while issuing')
+end
+
+-- Two for one: the store shrinks whenever more has expired than is issued.
+forget_expired(outstanding, spent, issuers, totals, prefix, ARGV[1], 2 * count)
+if redis.call('EXISTS', outstanding) == 0 then
+  -- Nothing is outstanding, so whatever somebody's DEL has left of the counts is wrong.
+  redis.call('DEL', issuers)
+end
+
+local held = tonumber(redis.call('HGET', issuers, issuer) or '0')
+local size = redis.call('ZCARD', outstanding) + redis.call('ZCARD', spent)
+if held + count > tonumber(ARGV[9]) or size + count > tonumber(ARGV[10]) then
+  return 'full'
+end
+
+for i = 5, #KEYS do
+  redis.call('HSET', KEYS[i], 'run_id', run_id, 'replid', replid, 'issuer', issuer, 'type', ARGV[6],
+    'issued_at', ARGV[1], 'expires_at', ARGV[2])
+  if ARGV[7] == 'bound' then
+    redis.call('HSET', KEYS[i], 'subject', ARGV[8])
+  end
+  redis.call('PEXPIRE', KEYS[i], ARGV[3])
+  redis.call('ZADD', outstanding, ARGV[2], string.sub(KEYS[i], #prefix + 1) .. ' ' .. issuer)
+end
+redis.call('HINCRBY', issuers, issuer, count)
+-- The index outlives every nonce in it, and goes away by itself when nobody comes any more.
+for i = 1, 3 do
+  redis.call('PEXPIRE', KEYS[i], ARGV[4])
+end
+return 'issued'

@@ -1,0 +1,38 @@
+//! The names of the store's keys. All begin with `virtengine:veid:`, which is what the runbook
+//! clears, and carry the signer in braces: a Cluster keeps keys with the same braces on one node
+//! (Redis Cluster specification, "Hash tags"), and a script may only touch keys of one node.
+
+use crate::{key::SignerId, redis::prefix};
+
+/// Names of the index, and the prefix of the nonces.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// Sorted set of unspent nonces with their issuers, by the end of their window.
+    pub outstanding: String,
+    /// Sorted set of spent nonces, by the end of their window.
+    pub spent: String,
+    /// Hash from issuer to the number of unspent nonces it holds.
+    pub issuers: String,
+    /// Hash of the counts that only grow, and the last cleanup.
+    pub totals: String,
+    /// What comes before the hex of a nonce.
+    pub prefix: String,
+}
+
+impl Keys {
+    pub(super) fn of(signer: &SignerId) -> Self {
+        let base = prefix(signer);
+        Self {
+            outstanding: format!("{base}:nonces:outstanding"),
+            spent: format!("{base}:nonces:spent"),
+            issuers: format!("{base}:nonces:issuers"),
+            totals: format!("{base}:nonces:totals"),
+            prefix: format!("{base}:nonce:"),
+        }
+    }
+
+    /// The record of one nonce.
+    pub(super) fn nonce(&self, hex: &str) -> String {
+        format!("{}{hex}", self.prefix)
+    }
+}

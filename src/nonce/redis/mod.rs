@@ -1,0 +1,285 @@
+//! The nonce store of several appliances: in Redis, behind scripts that each are one atomic step.
+//!
+//! Single use rests on `history.lua` and `spend.lua`, which argue it. This side only has to keep
+//! two promises: a [`Spent`] is made from the reply `fresh` and from nothing else, and a token is
+//! given up (`reopen.lua`) only when no [`Spent`] with it exists any more.
+//!
+//! What happens when a reply is lost. The script may have run, so the nonce may be spent without
+//! anyone knowing. The call is sent once more with the same random token: if the script finds its
+//! own token, nobody else was told `fresh`, and this call is told so now. If that fails too, the
+//! caller gets [`Error::Unavailable`] and signs nothing, and the token is put on a list of spends to
+//! be given up ([`unfinished`]) as soon as Redis answers again. Until then a retry is
+//! [`Error::InProgress`]; after that the same client may try the same content again, on any
+//! appliance. When this process dies first, the nonce stays in progress until its window ends, and
+//! the client needs a new one. A second signature is not possible in any of these cases.
+//!
+//! When Redis cannot be reached, everything here fails; nothing is ever kept in memory instead.
+
+mod keys;
+mod script;
+mod unfinished;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+
+use self::{
+    keys::Keys,
+    script::{Bounds, SpendReply},
+    unfinished::{End, Outcome, Unfinished},
+};
+use super::{
+    Answer, Claim, Error, Issued, Order, Refusal, Spend, SpendToken, Spent, Stats, Store, random, random_nonce,
+};
+use crate::{
+    key::SignerId,
+    nonce,
+    nonce_value::NonceValue,
+    redis::{EvictionWatch, Failure, Health, Pool},
+    timestamp::Timestamp,
+};
+
+/// Nonces in Redis, shared by all appliances of one signer.
+pub struct RedisStore {
+    limits: nonce::Config,
+    keys: Keys,
+    pool: Arc<Pool>,
+    unfinished: Unfinished,
+    evictions: EvictionWatch,
+}
+
+/// Why the store cannot be used from the start.
+#[derive(Debug, thiserror::Error)]
+#[error("redis: cannot use {description}: {reason}")]
+pub struct ConnectError {
+    description: String,
+    /// The whole chain of causes, in words.
+    reason: String,
+}
+
+impl RedisStore {
+    /// Connects, and refuses a server that cannot be reached or may not keep nonces.
+    pub async fn connect(pool: Arc<Pool>, limits: nonce::Config, signer: &SignerId) -> Result<Self, ConnectError> {
+        let store = Self {
+            limits,
+            keys: Keys::of(signer),
+            pool,
+            unfinished: Unfinished::default(),
+            evictions: EvictionWatch::default(),
+        };
+        let refused = |failure| ConnectError { description: store.describe(), reason: causes(&failure) };
+        store.checked_health().await.map_err(refused)?;
+        Ok(store)
+    }
+
+    /// What the server says of itself now. Also when its settings are wrong, so that they can be shown.
+    pub async fn health(&self) -> Result<Health, Error> {
+        Ok(self.ask_health().await?)
+    }
+
+    async fn ask_health(&self) -> Result<Health, Failure> {
+        self.pool.health().await
+    }
+
+    async fn checked_health(&self) -> Result<(), Failure> {
+        let health = self.ask_health().await?;
+        health.check()?;
+        Ok(self.evictions.look(&health, Instant::now())?)
+    }
+
+    /// Tells Redis the end of a spend.
+    async fn tell(&self, end: &End) -> Result<(), Failure> {
+        let call = match &end.outcome {
+            Outcome::Settled(answer) => script::settle(&self.keys, &end.hex, &end.token, answer),
+            Outcome::Reopened => script::reopen(&self.keys, &end.hex, &end.token),
+        };
+        let reply: String = self.pool.run(&call).await?;
+        if reply != "done" {
+            // Its window ended, the store failed over or was cleared: no retry can come.
+            tracing::debug!(reply, "the end of a spend concerns nobody any more");
+        }
+        Ok(())
+    }
+
+    /// Tells Redis some of the ends it has not heard of, until one fails.
+    async fn tell_unfinished(&self) {
+        const AT_ONCE: usize = 500;
+        for _ in 0..self.unfinished.len().min(AT_ONCE) {
+            let Some(pending) = self.unfinished.next() else { return };
+            match self.tell(pending.end()).await {
+                Ok(()) => pending.confirmed(),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Tells Redis an end now, or else later.
+    async fn finish(&self, spent: Spent, outcome: Outcome) -> Result<(), Error> {
+        let end = End { hex: spent.nonce.to_hex(), token: hex::encode(spent.token.0), outcome };
+        let pending = self.unfinished.begin(end);
+        self.tell(pending.end()).await?;
+        pending.confirmed();
+        Ok(())
+    }
+
+    fn skew_seconds(&self) -> i64 {
+        i64::try_from(self.limits.clock_skew.as_secs()).expect("checked: at most half a day")
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn issue(&self, order: &Order, count: usize, now: Timestamp) -> Result<Vec<Issued>, Error> {
+        let nonces = (0..count).map(|_| random_nonce()).collect::<Result<Vec<_>, _>>()?;
+        if nonces.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = now.truncated_to_seconds();
+        let window = i64::try_from(order.window.as_secs()).expect("checked: at most a day");
+        let hexes: Vec<_> = nonces.iter().map(NonceValue::to_hex).collect();
+        let bounds = Bounds { quota: self.limits.outstanding_per_issuer, capacity: self.limits.capacity };
+        match self.pool.run_if_fit::<String>(&script::issue(&self.keys, order, &hexes, now, bounds)).await {
+            Ok(reply) if reply == "issued" => {
+                let expires_at = now.plus_seconds(window);
+                Ok(nonces.into_iter().map(|nonce| Issued { nonce, issued_at: now, expires_at }).collect())
+            }
+            Ok(reply) if reply == "full" => Err(Error::Refused(Refusal::StoreFull)),
+            Ok(reply) => Err(Failure::Reply(format!("issue: {reply:?}")).into()),
+            Err(failure) if failure.is_out_of_memory() => Err(Error::Refused(Refusal::StoreFull)),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn spend(&self, claim: Claim, patience: Duration, now: Timestamp) -> Result<Spend, Error> {
+        let token = SpendToken(random()?);
+        let (hex, token_text) = (claim.nonce.to_hex(), hex::encode(token.0));
+        let call = script::spend(&self.keys, &claim.use_, &hex, &token_text, now, self.skew_seconds());
+        // However this ends without a Spent, also by being dropped, the token is given up.
+        let unanswered = self.unfinished.begin(End { hex, token: token_text, outcome: Outcome::Reopened });
+        let mut wait = Wait::at_most(patience);
+        loop {
+            match SpendReply::from_texts(self.pool.run_if_fit(&call).await?)? {
+                SpendReply::Fresh => {
+                    unanswered.confirmed();
+                    let content_digest = claim.use_.content_digest;
+                    return Ok(Spend::Fresh(Spent { nonce: claim.nonce, content_digest, token }));
+                }
+                SpendReply::Repeated(answer) => {
+                    unanswered.confirmed();
+                    return Ok(Spend::Repeated(parse_answer(&answer)?));
+                }
+                SpendReply::Refused(refusal) => {
+                    unanswered.confirmed();
+                    return Err(Error::Refused(refusal));
+                }
+                SpendReply::InProgress => {
+                    // It may be a spend of ours whose reply was lost.
+                    self.tell_unfinished().await;
+                    wait.pause().await?;
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error> {
+        let answer = serde_json::to_string(answer).map_err(|error| Error::Unavailable(Box::new(error)))?;
+        self.finish(spent, Outcome::Settled(answer)).await
+    }
+
+    async fn reopen(&self, spent: Spent) -> Result<(), Error> {
+        self.finish(spent, Outcome::Reopened).await
+    }
+
+    async fn cleanup(&self, now: Timestamp) -> Result<u64, Error> {
+        // Some milliseconds in which the server does nothing else.
+        const BATCH: u64 = 500;
+        self.tell_unfinished().await;
+        let mut removed = 0;
+        loop {
+            let batch: u64 = self.pool.run(&script::cleanup(&self.keys, now, BATCH)).await?;
+            removed += batch;
+            if batch < BATCH {
+                return Ok(removed);
+            }
+        }
+    }
+
+    async fn stats(&self) -> Result<Stats, Error> {
+        let reply: script::StatsReply = self.pool.run(&script::stats(&self.keys)).await?;
+        let (outstanding, spent, expired_total, last_cleanup, mut per_issuer) = reply;
+        per_issuer.sort();
+        Ok(Stats {
+            outstanding,
+            spent,
+            expired_total,
+            capacity: self.limits.capacity as u64,
+            per_issuer,
+            last_cleanup: Timestamp::parse(&last_cleanup).ok(),
+        })
+    }
+
+    /// Besides: tells Redis the ends of spends that it has not heard of. So it is to be called
+    /// every few seconds, as readiness does.
+    async fn ping(&self) -> Result<(), Error> {
+        self.checked_health().await?;
+        self.tell_unfinished().await;
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        self.pool.describe()
+    }
+}
+
+/// Short pauses between looks at a nonce in progress, longer each time, until patience ends.
+struct Wait {
+    until: tokio::time::Instant,
+    pause: Duration,
+}
+
+impl Wait {
+    const FIRST: Duration = Duration::from_millis(2);
+    const LONGEST: Duration = Duration::from_millis(100);
+
+    fn at_most(patience: Duration) -> Self {
+        Self { until: tokio::time::Instant::now() + patience, pause: Self::FIRST }
+    }
+
+    async fn pause(&mut self) -> Result<(), Error> {
+        let left = self.until.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            return Err(Error::InProgress);
+        }
+        tokio::time::sleep(self.pause.min(left)).await;
+        self.pause = (self.pause * 2).min(Self::LONGEST);
+        Ok(())
+    }
+}
+
+fn parse_answer(json: &str) -> Result<Answer, Failure> {
+    serde_json::from_str(json).map_err(|error| Failure::Reply(format!("the settled answer: {error}")))
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Unavailable(Box::new(failure))
+    }
+}
+
+/// An error and its causes in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        write!(text, ": {cause}").expect("writing to a String");
+        source = cause.source();
+    }
+    text
+}

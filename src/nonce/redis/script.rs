@@ -1,0 +1,147 @@
+//! The scripts and their answers. Each script's own file says what it does and why that is right.
+
+use std::sync::LazyLock;
+
+use deadpool_redis::redis::Script;
+
+use super::keys::Keys;
+use crate::{
+    nonce::{Order, Refusal, Use},
+    redis::{Call, Failure},
+    timestamp::Timestamp,
+};
+
+macro_rules! script {
+    ($head:literal $(, $part:literal)+) => {
+        LazyLock::new(|| Script::new(concat!($head, "\n" $(, include_str!($part))+)))
+    };
+}
+
+// The flags in the first line: without allow-oom Redis refuses a script over maxmemory.
+static ISSUE: LazyLock<Script> = script!("#!lua", "history.lua", "index.lua", "issue.lua");
+static SPEND: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "spend.lua");
+static SETTLE: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "settle.lua");
+static REOPEN: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "reopen.lua");
+static CLEANUP: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "cleanup.lua");
+static STATS: LazyLock<Script> = script!("#!lua flags=no-writes", "stats.lua");
+
+/// Seconds that a record outlives its window by Redis' clock: clocks differ, and an expired nonce
+/// should still be told from an unknown one.
+const RECORD_MARGIN_SECONDS: i64 = 600;
+
+/// Life of the index after the last nonce was issued: longer than any record.
+const INDEX_LIFE_MS: i64 = (86_400 + 2 * RECORD_MARGIN_SECONDS) * 1000;
+
+/// The bounds that `issue` keeps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub quota: usize,
+    pub capacity: usize,
+}
+
+/// Answered with `issued` or `full`.
+pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp, bounds: Bounds) -> Call {
+    let window = i64::try_from(order.window.as_secs()).expect("checked: at most a day");
+    let now = now.unix_seconds();
+    let mut call = indexed(&ISSUE, keys);
+    for hex in hexes {
+        call.key(keys.nonce(hex));
+    }
+    call.arg(now).arg(now + window).arg((window + RECORD_MARGIN_SECONDS) * 1000).arg(INDEX_LIFE_MS);
+    call.arg(order.issuer.as_str()).arg(order.attestation_type.as_str());
+    match &order.subject_address {
+        Some(subject) => call.arg("bound").arg(subject),
+        None => call.arg("any").arg(""),
+    };
+    call.arg(bounds.quota).arg(bounds.capacity).arg(&keys.prefix);
+    call
+}
+
+/// Answered with a [`SpendReply`].
+///
+/// Redis compares whole seconds only, since its numbers cannot hold nanoseconds. That is exact:
+/// issued_at, the end of the window and the skew are whole seconds, so comparing with the seconds
+/// of an instant, rounded down, decides the same as comparing with the instant. Whether the
+/// timestamp lies too far ahead is decided here, where both instants are at hand.
+pub(super) fn spend(keys: &Keys, use_: &Use, hex: &str, token: &str, now: Timestamp, skew: i64) -> Call {
+    let mut call = SPEND.key(keys.nonce(hex));
+    call.key(&keys.outstanding).key(&keys.spent).key(&keys.issuers);
+    call.arg(now.unix_seconds()).arg(use_.timestamp.unix_seconds() + skew);
+    call.arg(if use_.timestamp > now.plus_seconds(skew) { "future" } else { "" });
+    call.arg(use_.issuer.as_str()).arg(use_.attestation_type.as_str()).arg(&use_.subject_address);
+    call.arg(hex::encode(use_.content_digest)).arg(token).arg(hex);
+    call
+}
+
+/// Answered with a [`FinishReply`].
+pub(super) fn settle(keys: &Keys, hex: &str, token: &str, answer: &str) -> Call {
+    let mut call = SETTLE.key(keys.nonce(hex));
+    call.arg(token).arg(answer);
+    call
+}
+
+/// Answered with a [`FinishReply`].
+pub(super) fn reopen(keys: &Keys, hex: &str, token: &str) -> Call {
+    let mut call = REOPEN.key(keys.nonce(hex));
+    call.arg(token);
+    call
+}
+
+/// Answered with the number of nonces that were forgotten.
+pub(super) fn cleanup(keys: &Keys, now: Timestamp, batch: u64) -> Call {
+    let mut call = indexed(&CLEANUP, keys);
+    call.arg(now.unix_seconds()).arg(batch).arg(&keys.prefix).arg(now.to_string());
+    call
+}
+
+/// Outstanding, spent, expired in all, last cleanup, outstanding per issuer.
+pub(super) type StatsReply = (u64, u64, u64, String, Vec<(String, u64)>);
+
+/// Answered with a [`StatsReply`].
+pub(super) fn stats(keys: &Keys) -> Call {
+    indexed(&STATS, keys)
+}
+
+fn indexed(script: &'static Script, keys: &Keys) -> Call {
+    let mut call = script.key(&keys.outstanding);
+    call.key(&keys.spent).key(&keys.issuers).key(&keys.totals);
+    call
+}
+
+/// What `spend.lua` decided.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum SpendReply {
+    Fresh,
+    InProgress,
+    /// With the answer as it was settled.
+    Repeated(String),
+    Refused(Refusal),
+}
+
+impl SpendReply {
+    pub(super) fn from_texts((outcome, detail): (String, String)) -> Result<Self, Failure> {
+        match outcome.as_str() {
+            "fresh" => Ok(Self::Fresh),
+            "in_progress" => Ok(Self::InProgress),
+            "repeated" => Ok(Self::Repeated(detail)),
+            "refused" => REFUSALS
+                .into_iter()
+                .find(|refusal| refusal.as_str() == detail)
+                .map(Self::Refused)
+                .ok_or_else(|| Failure::Reply(format!("refused for {detail:?}"))),
+            other => Err(Failure::Reply(format!("spend: {other:?}"))),
+        }
+    }
+}
+
+/// The reasons that `spend.lua` gives.
+const REFUSALS: [Refusal; 8] = [
+    Refusal::NotFound,
+    Refusal::StoreFailover,
+    Refusal::AlreadyUsed,
+    Refusal::IssuerMismatch,
+    Refusal::Expired,
+    Refusal::TypeMismatch,
+    Refusal::SubjectMismatch,
+    Refusal::InvalidTimestamp,
+];
