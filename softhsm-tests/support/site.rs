@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 use tempfile::TempDir;
@@ -103,6 +103,12 @@ impl Site {
             code: output.status.code().unwrap_or(-1),
             output: tool::text(&output.stdout) + &tool::text(&output.stderr),
         }
+    }
+
+    /// Starts a subcommand without waiting for anything.
+    pub fn spawn(&self, subcommand: &str) -> Child {
+        let mut command = self.command(subcommand, &self.config());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Starts `serve`; how it ended when it did not come up.
