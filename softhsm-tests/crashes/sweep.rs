@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Command, Stdio},
     thread,
@@ -249,7 +250,7 @@ fn kill_request(operation: Operation, place: &Place, moment: Moment) -> bool {
     }
     let answer = request.join().unwrap();
     if answer.is_none() {
-        assert_eq!(appliance.wait(), 128 + 9, "it ended otherwise than by SIGKILL");
+        assert_eq!(appliance.wait().signal(), Some(9), "it ended otherwise than by SIGKILL");
     }
     drop(tracer);
     answer.is_some_and(|answer| answer.status < 300)
