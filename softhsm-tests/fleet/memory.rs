@@ -75,8 +75,58 @@ fn an_appliance_remembers_by_itself() {
 #[test]
 fn the_fleet_remembers_for_an_appliance_that_has_lost_its_state() {
     let redis = RedisServer::start(&[]);
-    let refusal = restored_token_is_refused(&lock(&redis), |home| fs::remove_dir_all(home.join("state")).unwrap());
+    let forget = |home: &Path| {
+        fs::remove_dir_all(home.join("state")).unwrap();
+        fs::remove_file(home.join("audit/audit.log")).unwrap();
+    };
+    let refusal = restored_token_is_refused(&lock(&redis), forget);
     assert!(refusal.contains("the fleet's memory in Redis"), "{refusal}");
+}
+
+#[test]
+fn the_audit_trail_remembers_revocations_for_an_appliance_that_has_lost_its_state() {
+    let forget = |home: &Path| fs::remove_dir_all(home.join("state")).unwrap();
+    let refusal = restored_token_is_refused("[fleet]\nsingle = true", forget);
+    assert!(refusal.contains("the audit trail in"), "{refusal}");
+}
+
+#[test]
+fn an_acceptance_counts_at_the_start_only() {
+    let (token, home) = (SoftHsm::new(), tempfile::tempdir().unwrap());
+    let config = token.config(home.path(), &first_key_here(&token, "", "[fleet]\nsingle = true"));
+    let appliance = Appliance::serve(&token, &config).unwrap();
+    rotate(&appliance, &json!({}));
+    let head = serde_json::from_str::<serde_json::Value>(
+        &fs::read_to_string(home.path().join("state/ledger-seen.json")).unwrap(),
+    )
+    .unwrap()["ledger_head"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    appliance.stop();
+    let accepting = fs::read_to_string(&config)
+        .unwrap()
+        .replace("[state]\n", &format!("[state]\naccept_ledger_head = \"{head}\"\n"));
+    fs::write(&config, accepting).unwrap();
+    let appliance = Appliance::serve(&token, &config).unwrap();
+    let body = json!({ "reason": "compromised", "initiated_by": "test" });
+    appliance.post(&format!("/api/v1/keys/{}/revoke", key(2)), &body).ok();
+    // Somebody with the PIN takes the revocation away; the ledger's head is still the accepted one.
+    let label = format!("veid-signer-test revoked {:06}", 2);
+    token.pkcs11_tool().logged_in(&[
+        "--delete-object",
+        "--type",
+        "data",
+        "--label",
+        &label,
+        "--application-label",
+        "verification-signer",
+    ]);
+    eventually("the loss is noticed", || {
+        let health = appliance.get("/healthz").json();
+        health["warnings"].to_string().contains("was revoked, but the token does not say so").then_some(())
+    });
+    assert_eq!(appliance.post_empty("/api/v1/sign/test").status, 503);
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub(super) async fn a_spent_nonce_answers_its_retry_and_refuses_everything_else(
     let spent = fresh(&*store, &nonce).await;
     store.settle(spent, &answer()).await.unwrap();
     match store.spend(Claim::new(&Permit, nonce.clone(), use_()), PATIENCE, now()).await.unwrap() {
-        Spend::Repeated(repeated) => assert_eq!(repeated, answer()),
+        Spend::Repeated(repeated) => assert_eq!(*repeated, answer()),
         Spend::Fresh(_) => panic!("spent twice"),
     }
     let other_content = Use { content_digest: [2; 32], ..use_() };
@@ -133,7 +133,7 @@ pub(super) async fn of_many_concurrent_spends_one_is_fresh_and_all_get_its_answe
                             1
                         }
                         Spend::Repeated(repeated) => {
-                            assert_eq!(repeated, answer());
+                            assert_eq!(*repeated, answer());
                             0
                         }
                     }

@@ -54,7 +54,7 @@ enum Life {
     },
     Settled {
         content_digest: [u8; 32],
-        answer: Answer,
+        answer: Box<Answer>,
     },
 }
 
@@ -223,7 +223,7 @@ impl Store for MemoryStore {
 
     async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error> {
         let content_digest = spent.content_digest;
-        self.finish(&spent, Life::Settled { content_digest, answer: answer.clone() });
+        self.finish(&spent, Life::Settled { content_digest, answer: Box::new(answer.clone()) });
         Ok(())
     }
 

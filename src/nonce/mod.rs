@@ -159,7 +159,7 @@ pub enum Spend {
     /// Spent now: the caller may sign once.
     Fresh(Spent),
     /// Spent before by the same client on the same content: this was the answer.
-    Repeated(Answer),
+    Repeated(Box<Answer>),
 }
 
 /// Why a nonce is refused: a closed set, the same in problems, metrics and the audit trail.

@@ -173,7 +173,7 @@ impl Store for RedisStore {
                 }
                 SpendReply::Repeated(answer) => {
                     unanswered.confirmed();
-                    return Ok(Spend::Repeated(parse_answer(&answer)?));
+                    return Ok(Spend::Repeated(Box::new(parse_answer(&answer)?)));
                 }
                 SpendReply::Refused(refusal) => {
                     unanswered.confirmed();

@@ -9,7 +9,7 @@ use super::{
 };
 
 fn repeats_the_answer(result: &Result<Spend, Error>) -> bool {
-    matches!(result, Ok(Spend::Repeated(repeated)) if *repeated == answer())
+    matches!(result, Ok(Spend::Repeated(repeated)) if **repeated == answer())
 }
 
 /// A master and its replica with the same data, and a nonce that both know.
