@@ -33,6 +33,18 @@ fn it_can_be_repeated_for_the_same_key() {
 }
 
 #[test]
+fn repeated_without_a_name_after_a_lost_answer_it_spares_the_new_key() {
+    let signer = Signer::new();
+    emergency(&signer, &json!({}));
+    let again = emergency(&signer, &json!({}));
+    assert_eq!((&again["newly_revoked"], &again["active_key"]["key_id"]), (&json!(false), &json!(key(2))));
+    assert_eq!(signer.states(), ["revoked", "active"]);
+    // Whoever means the new key says so.
+    emergency(&signer, &json!({ "key_id": key(2) }));
+    assert_eq!(signer.states(), ["revoked", "revoked", "active"]);
+}
+
+#[test]
 fn it_finishes_what_a_first_try_began() {
     let signer = Signer::new();
     signer.revoke(1);
