@@ -220,10 +220,10 @@ impl App {
             metrics,
             last_probe: LastProbe::default(),
         };
-        if !accepted {
-            service.keyring.end_acceptance();
-        } else {
+        if accepted {
             service.take_over_ledger(&revoked_before).await?;
+        } else {
+            service.keyring.end_acceptance();
         }
         if first_key_wanted {
             let id = service.make_first_key(&Actor::program(asker.name())).await?;

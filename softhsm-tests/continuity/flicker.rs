@@ -43,12 +43,16 @@ fn running(pid: &str) -> bool {
 fn a_token_that_is_empty_at_the_first_look_only_gets_no_key() {
     for _ in 0..10 {
         let site = Site::with_key();
+        let listing = site.run("init").output;
+        let fingerprint = &listing.split_once("fingerprint ").unwrap().1[..64];
         fs::remove_file(site.marker()).unwrap();
         fs::remove_file(site.path("audit/audit.log")).unwrap();
         let (site, spy) = site.spied();
         let files = site.token.object_files();
         let Some((code, output)) = init_on_a_flickering_token(&site, |function| spy.calls(function)) else { continue };
         assert_eq!(code, 0, "{output}");
+        // It found the key that had been there all the time.
+        assert!(output.contains(fingerprint), "{output} instead of {listing}");
         assert_eq!(site.token.object_files(), files);
         assert_eq!(site.pkcs11_tool().key_objects(), (1, 1));
         return;
