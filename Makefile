@@ -14,7 +14,7 @@ test:
 # Sweeps and soaks that take too long for every run.
 test-long:
 	@softhsm-tests/install-tools.sh tests
-	@cargo test --locked -- --include-ignored
+	@cargo test --locked --no-fail-fast -- --include-ignored
 	@echo "test-long: ok (every test passed)"
 
 # Attestations a second and CPU an attestation, as ratios to the bare C_Sign loop of the same run.
