@@ -96,7 +96,7 @@ kinds! {
         "Check the producer's clock, or leave issued_at out.";
     NONCE_INVALID_FORMAT = "nonce-invalid-format", BAD_REQUEST, "The nonce is malformed or weak",
         "Use the nonce exactly as POST /api/v1/nonces returned it.";
-    NONCE_STORE_FULL = "nonce-store-full", SERVICE_UNAVAILABLE, "No more nonces can be issued now",
+    NONCE_STORE_FULL = "nonce-store-full", TOO_MANY_REQUESTS, "Too many nonces are outstanding",
         "Spend outstanding nonces or wait for them to expire.";
     NONCE_STORE_FAILOVER = "nonce-store-failover", CONFLICT, "The nonce store has failed over since the nonce was issued",
         "Fetch a new nonce with POST /api/v1/nonces.";
