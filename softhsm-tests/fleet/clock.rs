@@ -88,6 +88,10 @@ fn a_clock_that_was_wrong_for_a_while_leaves_nothing_broken() {
             assert!(answer.status == 200 || days < 0, "{days} days: {}", answer.text());
             assert!(answer.status < 500 || answer.problem() == "no-key-may-sign", "{days} days: {}", answer.text());
         }
+        if days < 0 {
+            let (_, warnings) = warnings(appliance);
+            assert!(warnings.contains("clock"), "{warnings}");
+        }
         assert_eq!(appliance.get("/livez").status, 200);
         assert!(!appliance.log().contains("panicked"), "{}", appliance.log());
     }

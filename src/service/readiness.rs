@@ -14,6 +14,10 @@ use crate::{
 /// How long a look at the dependencies is good for.
 const PROBE_LIFE: Duration = Duration::from_millis(500);
 
+/// How far the clocks of a fleet's members may be apart without a word: the key may have been made
+/// by another.
+const CLOCKS_APART_SECONDS: i64 = 60;
+
 /// The last look at the dependencies.
 pub type LastProbe = Mutex<Option<(Instant, Vec<Dependency>)>>;
 
@@ -67,6 +71,9 @@ impl Service {
         let key_age = key.and_then(|key| key.activated_at).map(|activated| now.seconds_since(activated));
         if key_age.is_some_and(|age| age >= self.policy.key.warn_age_seconds()) {
             warnings.push("the active key is near its maximum age: rotate it".to_owned());
+        }
+        if key_age.is_some_and(|age| age < -CLOCKS_APART_SECONDS) {
+            warnings.push("the clock is behind the active key's activation: check this machine's clock".to_owned());
         }
         self.metrics.active_keys.set(i64::from(key.is_some()));
         #[expect(clippy::cast_precision_loss, reason = "an age in seconds is far below 2^52")]
