@@ -19,8 +19,7 @@ pub async fn sign(
     caller: Caller,
     body: StrictJson<AttestationRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let pipeline = service.into_inner().attest(caller.0, body.0);
-    let signed = to_the_end(pipeline).await?;
+    let signed = to_the_end(&service, |service| service.attest(caller.0, body.0)).await?;
     Ok(HttpResponse::Ok()
         .content_type("application/json")
         .insert_header(("audit-sequence", signed.audit_sequence))

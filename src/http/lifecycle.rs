@@ -60,9 +60,7 @@ pub async fn rotate(
         let would_rotate = checks.iter().all(|check| check.ok);
         return Ok(HttpResponse::Ok().json(json!({ "dry_run": true, "would_rotate": would_rotate, "checks": checks })));
     }
-    let service = service.into_inner();
-    let worker = std::sync::Arc::clone(&service);
-    let rotation = to_the_end(async move { worker.rotate(&order, &actor).await }).await?;
+    let rotation = to_the_end(&service, |service| async move { service.rotate(&order, &actor).await }).await?;
     Ok(HttpResponse::Created()
         .insert_header((header::LOCATION, format!("/api/v1/rotations/{}", rotation_id(&rotation))))
         .json(RotationView::new(&rotation, &service)))
@@ -89,9 +87,7 @@ pub async fn revoke(
     let request = body.0;
     let actor = actor(caller, &request.initiated_by);
     let order = RevocationOrder { reason: request.reason, compromised_at: request.compromised_at };
-    let service = service.into_inner();
-    let worker = std::sync::Arc::clone(&service);
-    let done = to_the_end(async move { worker.revoke(&key_id, order, &actor).await }).await?;
+    let done = to_the_end(&service, |service| async move { service.revoke(&key_id, order, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(json!({
         "revoked": true,
         "newly_revoked": done.newly,
@@ -129,13 +125,10 @@ pub async fn emergency(
         reason: request.reason.unwrap_or(RevocationReason::Compromised),
         compromised_at: request.compromised_at,
     };
-    let service = service.into_inner();
-    let worker = std::sync::Arc::clone(&service);
-    let done =
-        to_the_end(
-            async move { worker.emergency(request.key_id.as_deref(), order, request.notes.as_str(), &actor).await },
-        )
-        .await?;
+    let done = to_the_end(&service, |service| async move {
+        service.emergency(request.key_id.as_deref(), order, request.notes.as_str(), &actor).await
+    })
+    .await?;
     let now = service.clock.now();
     Ok(HttpResponse::Ok().json(json!({
         "revoked_key": KeyView::new(&done.revocation.key, now),
@@ -164,9 +157,7 @@ pub async fn generate(
 ) -> Result<HttpResponse, Problem> {
     let actor = actor(caller, &body.0.initiated_by);
     let algorithm = body.0.algorithm;
-    let service = service.into_inner();
-    let worker = std::sync::Arc::clone(&service);
-    let key = to_the_end(async move { worker.generate_pending(algorithm, &actor).await }).await?;
+    let key = to_the_end(&service, |service| async move { service.generate_pending(algorithm, &actor).await }).await?;
     Ok(HttpResponse::Created()
         .insert_header((header::LOCATION, format!("/api/v1/keys/{}", key.id)))
         .json(KeyView::new(&key, service.clock.now())))
@@ -189,8 +180,6 @@ pub async fn destroy(
 ) -> Result<HttpResponse, Problem> {
     let actor = actor(caller, &body.0.initiated_by);
     let force = body.0.force;
-    let service = service.into_inner();
-    let worker = std::sync::Arc::clone(&service);
-    let key = to_the_end(async move { worker.destroy(&key_id, force, &actor).await }).await?;
+    let key = to_the_end(&service, |service| async move { service.destroy(&key_id, force, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(KeyView::new(&key, service.clock.now())))
 }

@@ -40,27 +40,14 @@ pub struct ManyNonces {
 
 /// A nonce as it goes out.
 #[derive(Serialize)]
-struct NonceView<'a> {
-    nonce: &'a NonceValue,
+struct NonceView {
+    nonce: NonceValue,
     attestation_type: AttestationType,
     #[serde(skip_serializing_if = "Option::is_none")]
-    subject_address: Option<&'a str>,
+    subject_address: Option<String>,
     issued_at: Timestamp,
     expires_at: Timestamp,
     window_seconds: i64,
-}
-
-impl<'a> NonceView<'a> {
-    fn new(issued: &'a Issued, attestation_type: AttestationType, subject_address: Option<&'a str>) -> Self {
-        Self {
-            nonce: &issued.nonce,
-            attestation_type,
-            subject_address,
-            issued_at: issued.issued_at,
-            expires_at: issued.expires_at,
-            window_seconds: issued.expires_at.seconds_since(issued.issued_at),
-        }
-    }
 }
 
 /// `POST /api/v1/nonces`
@@ -70,11 +57,8 @@ pub async fn issue(
     body: StrictJson<OneNonce>,
 ) -> Result<HttpResponse, Problem> {
     let OneNonce { attestation_type, subject_address, window_seconds } = body.0;
-    let order = NonceOrder { attestation_type, subject_address: subject_address.clone(), window_seconds, count: 1 };
-    let issued = service.issue_nonces(&caller.0, order).await?;
-    let views: Vec<_> =
-        issued.iter().map(|one| NonceView::new(one, attestation_type, subject_address.as_deref())).collect();
-    Ok(HttpResponse::Ok().json(&views[0]))
+    let order = NonceOrder { attestation_type, subject_address, window_seconds, count: 1 };
+    Ok(HttpResponse::Ok().json(&issued(&service, &caller, order).await?[0]))
 }
 
 /// `POST /api/v1/nonces/batch`
@@ -84,11 +68,21 @@ pub async fn issue_batch(
     body: StrictJson<ManyNonces>,
 ) -> Result<HttpResponse, Problem> {
     let ManyNonces { attestation_type, subject_address, window_seconds, count } = body.0;
-    let order = NonceOrder { attestation_type, subject_address: subject_address.clone(), window_seconds, count };
-    let issued = service.issue_nonces(&caller.0, order).await?;
-    let views: Vec<_> =
-        issued.iter().map(|one| NonceView::new(one, attestation_type, subject_address.as_deref())).collect();
-    Ok(HttpResponse::Ok().json(views))
+    let order = NonceOrder { attestation_type, subject_address, window_seconds, count };
+    Ok(HttpResponse::Ok().json(issued(&service, &caller, order).await?))
+}
+
+async fn issued(service: &Service, caller: &Caller, order: NonceOrder) -> Result<Vec<NonceView>, Problem> {
+    let NonceOrder { attestation_type, subject_address, .. } = order.clone();
+    let view = |issued: Issued| NonceView {
+        nonce: issued.nonce,
+        attestation_type,
+        subject_address: subject_address.clone(),
+        issued_at: issued.issued_at,
+        expires_at: issued.expires_at,
+        window_seconds: issued.expires_at.seconds_since(issued.issued_at),
+    };
+    Ok(service.issue_nonces(&caller.0, order).await?.into_iter().map(view).collect())
 }
 
 /// `GET /api/v1/nonce/stats`

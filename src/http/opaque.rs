@@ -61,10 +61,11 @@ pub async fn sign(
 ) -> Result<HttpResponse, Problem> {
     let request = body.0;
     let order = order(&request.data, &request.purpose)?;
-    let service = service.into_inner();
-    let (purpose, key_id) = (request.purpose.clone(), request.key_id.clone());
-    let signing = async move { service.sign_opaque(&caller.0, &order, key_id.as_deref(), &purpose).await };
-    let signed = to_the_end(signing).await?;
+    let (purpose, key_id) = (request.purpose.clone(), request.key_id);
+    let signed = to_the_end(&service, |service| async move {
+        service.sign_opaque(&caller.0, &order, key_id.as_deref(), &purpose).await
+    })
+    .await?;
     let mut answer = json!({
         "key_id": signed.key.id,
         "algorithm": signed.key.algorithm(),

@@ -1,6 +1,9 @@
 //! The circumstances of a request: its id, and who sent it.
 
-use std::future::{Ready, ready};
+use std::{
+    future::{Ready, ready},
+    sync::Arc,
+};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest,
@@ -8,12 +11,13 @@ use actix_web::{
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::header::{self, HeaderName, HeaderValue},
     middleware::Next,
+    web,
 };
 
 use super::problem::{INTERNAL, Problem};
 use crate::{
     client::{Client, ClientIdentity},
-    service::Error,
+    service::{Error, Service},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,9 +60,12 @@ fn is_request_id(text: &str) -> bool {
 
 /// Does work in a task of its own: a caller that hangs up must not stop it half-way, with a nonce
 /// spent or a change made and no outcome on record.
-pub async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Problem> {
+pub async fn to_the_end<T, F>(service: &web::Data<Service>, work: impl FnOnce(Arc<Service>) -> F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    let work = work(Arc::clone(service));
     let done = tokio::spawn(work).await.map_err(|_| Problem::new(&INTERNAL, ""))?;
     Ok(done?)
 }

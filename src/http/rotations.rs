@@ -87,9 +87,7 @@ pub async fn complete(
 ) -> Result<HttpResponse, Problem> {
     let actor = actor(caller, &body.0.initiated_by);
     let force = body.0.force;
-    let service = service.into_inner();
-    let worker = std::sync::Arc::clone(&service);
-    let rotation = to_the_end(async move { worker.complete(&id, force, &actor).await }).await?;
+    let rotation = to_the_end(&service, |service| async move { service.complete(&id, force, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
 }
 
@@ -101,9 +99,7 @@ pub async fn cancel(
     body: OptionalJson<Command>,
 ) -> Result<HttpResponse, Problem> {
     let actor = actor(caller, &body.0.initiated_by);
-    let service = service.into_inner();
-    let worker = std::sync::Arc::clone(&service);
-    let rotation = to_the_end(async move { worker.cancel(&id, &actor).await }).await?;
+    let rotation = to_the_end(&service, |service| async move { service.cancel(&id, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
 }
 

@@ -3,6 +3,8 @@
 //! otherwise a caller could hand in the canonical bytes of an attestation and get it signed
 //! without nonce or policy.
 
+use std::sync::Arc;
+
 use crate::{
     attestation::InvalidField,
     audit::{Event, EventType, Severity},
@@ -73,13 +75,13 @@ fn pae(payload_type: &str, body: &[u8]) -> Vec<u8> {
 /// A released signature over opaque data.
 pub struct SignedOpaque {
     pub signature: Signature,
-    pub key: std::sync::Arc<KeyEntry>,
+    pub key: Arc<KeyEntry>,
     pub audit_sequence: u64,
 }
 
 /// What verification of opaque data found.
 pub struct OpaqueVerdict {
-    pub key: std::sync::Arc<KeyEntry>,
+    pub key: Arc<KeyEntry>,
     pub state: KeyState,
     /// `None` when valid.
     pub reason: Option<&'static str>,
@@ -127,19 +129,20 @@ impl Service {
         key_id: Option<&str>,
     ) -> Result<OpaqueVerdict, Error> {
         let now = self.clock.now();
-        let key = match key_id {
-            Some(text) => self.keyring.find_by_text(text)?,
-            None => {
-                let standing = self.keyring.standing();
-                let fits = standing.keys().rev().find(|key| key.public_key.verify(order.message(), signature).is_ok());
-                match fits.or_else(|| standing.active()) {
-                    Some(key) => std::sync::Arc::clone(key),
-                    None => return Err(Error::NoActiveKey),
-                }
+        let fits = |key: &KeyEntry| key.public_key.verify(order.message(), signature).is_ok();
+        let (key, matches) = if let Some(text) = key_id {
+            let key = self.keyring.find_by_text(text)?;
+            let matches = fits(&key);
+            (key, matches)
+        } else {
+            let standing = self.keyring.standing();
+            match standing.keys().rev().find(|key| fits(key)) {
+                Some(key) => (Arc::clone(key), true),
+                None => (Arc::clone(standing.active().ok_or(Error::NoActiveKey)?), false),
             }
         };
         let state = key.state(now);
-        let reason = if key.public_key.verify(order.message(), signature).is_err() {
+        let reason = if !matches {
             Some("signature_mismatch")
         } else if !state.may_verify() {
             Some("key_not_trusted")
@@ -150,7 +153,7 @@ impl Service {
     }
 
     /// Signs and verifies a canary with the active key. The signature stays inside.
-    pub async fn test_signing(&self, client: &Client) -> Result<std::sync::Arc<KeyEntry>, Error> {
+    pub async fn test_signing(&self, client: &Client) -> Result<Arc<KeyEntry>, Error> {
         self.keyring.freshen().await?;
         let now = self.clock.now();
         let key = self.keyring.active(now)?;
