@@ -1,6 +1,6 @@
 //! An appliance with a token, a home and an active key: where the tests of a key's life begin.
 
-use std::{ops::Deref, path::PathBuf};
+use std::{fs, ops::Deref, path::PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,9 +40,16 @@ impl Signer {
 
     /// With these lines in `[key_policy]`, and whatever tables follow it.
     pub fn with(key_policy: &str, tables: &str) -> Self {
+        Self::with_token("", key_policy, tables)
+    }
+
+    /// The same with these lines in `[token]`.
+    pub fn with_token(lines: &str, key_policy: &str, tables: &str) -> Self {
         let token = SoftHsm::new();
         let home = tempfile::tempdir().unwrap();
         let config = token.config(home.path(), &first_key_here(&token, key_policy, tables));
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[token]", &format!("[token]\n{lines}"))).unwrap();
         let appliance = serve(&token, &config);
         Self { appliance: Some(appliance), token, home, config }
     }

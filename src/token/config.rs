@@ -41,6 +41,10 @@ pub struct Config {
     /// False for modules that report CKA_LOCAL=false of keys they generated (NSS).
     #[serde(default = "default_true")]
     pub reports_local: bool,
+    /// Only one thread looks for, makes or destroys objects at a time. False for modules that bear it
+    /// and are so slow that the ledger could not be read in time beside a generation (TPMs).
+    #[serde(default = "default_true")]
+    pub objects_one_at_a_time: bool,
     /// Which algorithms the token offers, where it cannot be tried out with session keys.
     pub algorithms: Option<Vec<Algorithm>>,
 }
@@ -93,6 +97,7 @@ impl Config {
             verify_signatures: true,
             omit: Vec::new(),
             reports_local: true,
+            objects_one_at_a_time: true,
             algorithms: None,
         }
     }

@@ -116,8 +116,10 @@ pub(super) fn pin_problem(code: RvError) -> Option<PinProblem> {
 impl Error {
     /// True when a fresh session and a fresh look for the object may help: the handle or the
     /// session was lost, not the key. Signing is safe to repeat, since nothing was released.
+    /// So is a key that is not there: SoftHSM2 leaves out an object whose file another process
+    /// held while it was read.
     pub(super) fn is_stale(&self) -> bool {
-        let Self::Call(call) = self else { return false };
+        let Self::Call(call) = self else { return matches!(self, Self::KeyMissing { .. }) };
         matches!(
             call.code(),
             Some(

@@ -3,6 +3,7 @@
 //! leaves objects that nothing refers to.
 
 use cryptoki::{
+    error::RvError,
     object::{Attribute, AttributeType, ObjectHandle},
     session::Session,
 };
@@ -67,7 +68,7 @@ pub(super) fn generate(
                 &template::public_key(&naming, validity, module.omitted()),
                 &template::private_key(&naming, module.omitted()),
             )
-            .map_err(|error| Error::KeyPolicy(refused_template(&error.into())))?;
+            .map_err(|error| refused(error.into()))?;
         match inspect_and_certify(session, module, request, &naming, public, private) {
             Ok((public_key, attributes)) => Ok(GeneratedKey {
                 omitted: module.omitted().iter().map(|part| part.name().to_owned()).collect(),
@@ -138,9 +139,19 @@ fn public_key(session: &Session, public: ObjectHandle, algorithm: Algorithm) -> 
     }
 }
 
-fn refused_template(error: &CallError) -> String {
-    format!(
-        "the token refused to generate a key with the strict template ({error}); \
-         if its profile in hsm-config names attributes to omit, add them to token.omit"
-    )
+/// The codes for a template that the module does not take (PKCS#11 v3.1 §4.1.1) get a word of advice.
+fn refused(error: CallError) -> Error {
+    match error.code() {
+        Some(
+            RvError::AttributeTypeInvalid
+            | RvError::AttributeValueInvalid
+            | RvError::AttributeReadOnly
+            | RvError::TemplateIncomplete
+            | RvError::TemplateInconsistent,
+        ) => Error::KeyPolicy(format!(
+            "the token refused to generate a key with the strict template ({error}); \
+             if its profile in hsm-config names attributes to omit, add them to token.omit"
+        )),
+        _ => error.into(),
+    }
 }

@@ -10,7 +10,7 @@ use cryptoki::{
     session::{Session, UserType},
     slot::{Slot, TokenInfo},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard};
 use secrecy::SecretString;
 
 use super::{Config, Error, OptionalAttribute, PinProblem, TokenUri, error, mechanism};
@@ -55,6 +55,8 @@ pub(super) struct Module {
     algorithms: Vec<Algorithm>,
     omit: Vec<OptionalAttribute>,
     reports_local: bool,
+    /// Held while objects are looked for, made or destroyed, where the profile asks for it.
+    objects: Option<ReentrantMutex<()>>,
 }
 
 impl Module {
@@ -99,6 +101,7 @@ impl Module {
             algorithms,
             omit: config.omit.clone(),
             reports_local: config.reports_local,
+            objects: config.objects_one_at_a_time.then(|| ReentrantMutex::new(())),
         })
     }
 
@@ -106,6 +109,13 @@ impl Module {
     pub fn session(&self) -> Result<Session, Error> {
         let _one_at_a_time = self.opening.lock();
         Ok(self.context.open_rw_session(self.slot)?)
+    }
+
+    /// The right to look for, make or destroy objects, until it is dropped. SoftHSM2 takes a file that
+    /// another thread is just writing into its index, and then fails both; and its locks against other
+    /// processes end with the first thread that closes the file (POSIX record locks).
+    pub fn objects(&self) -> Option<ReentrantMutexGuard<'_, ()>> {
+        self.objects.as_ref().map(ReentrantMutex::lock)
     }
 
     /// Asks the token for its information: the one call that notices a vanished token everywhere.

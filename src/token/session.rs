@@ -26,6 +26,7 @@ pub(super) struct TokenSession {
 
 /// A session with the handles found in it.
 struct Live {
+    module: Arc<Module>,
     session: Session,
     private_keys: HashMap<Vec<u8>, ObjectHandle>,
     /// Data objects of ours never change, and a handle names one object as long as the session
@@ -46,10 +47,17 @@ impl TokenSession {
         }
     }
 
+    /// The same for a call that looks at objects: nobody makes or destroys any meanwhile.
+    fn looking<T>(&mut self, call: impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
+        let module = Arc::clone(&self.module);
+        let _alone = module.objects();
+        self.with(call)
+    }
+
     fn once<T>(&mut self, call: &mut impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
         let mut live = match self.live.take() {
             Some(live) => live,
-            None => Live { session: self.module.session()?, private_keys: HashMap::new(), data_objects: Vec::new() },
+            None => Live::new(Arc::clone(&self.module))?,
         };
         let result = call(&mut live);
         if result.is_ok() {
@@ -60,6 +68,8 @@ impl TokenSession {
 
     /// Runs `call` on the bare session, for the rare calls of key generation. Never repeated.
     pub fn exclusively<T>(&mut self, call: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        let module = Arc::clone(&self.module);
+        let _alone = module.objects();
         let mut call = Some(call);
         self.once(&mut |live| call.take().expect("`once` calls once")(&live.session))
     }
@@ -74,7 +84,7 @@ impl TokenSession {
 
     /// What the token reports of a private key.
     pub fn key_attributes(&mut self, object_id: &[u8]) -> Result<KeyAttributes, Error> {
-        self.with(|live| {
+        self.looking(|live| {
             let key = live.private_key(object_id)?;
             key_attributes(&live.session, key)
         })
@@ -83,7 +93,7 @@ impl TokenSession {
     /// The certificates of the key with this CKA_ID, the key's own first: the newest chain that was
     /// stored whole, or else the self-signed one.
     pub fn certificates(&mut self, object_id: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        self.with(|live| {
+        self.looking(|live| {
             let template = [Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(object_id.to_vec())];
             let mut stored = Vec::new();
             for handle in live.session.find_objects(&template)? {
@@ -120,7 +130,7 @@ impl TokenSession {
 
     /// Every data object with our application name.
     pub fn data_objects(&mut self) -> Result<Vec<StoredRecord>, Error> {
-        self.with(|live| {
+        self.looking(|live| {
             let ours = [Attribute::Class(ObjectClass::DATA), Attribute::Application(APPLICATION.into())];
             let present = live.session.find_objects(&ours)?;
             live.data_objects.retain(|(handle, _)| present.contains(handle));
@@ -152,7 +162,7 @@ impl TokenSession {
 
     /// CKA_ID and CKA_LABEL of every key object whose label begins with `prefix`.
     pub fn key_objects(&mut self, prefix: &str) -> Result<Vec<KeyObject>, Error> {
-        self.with(|live| {
+        self.looking(|live| {
             let mut objects = Vec::new();
             for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
                 for handle in live.session.find_objects(&[Attribute::Class(class)])? {
@@ -219,6 +229,10 @@ impl TokenSession {
 }
 
 impl Live {
+    fn new(module: Arc<Module>) -> Result<Self, Error> {
+        Ok(Self { session: module.session()?, module, private_keys: HashMap::new(), data_objects: Vec::new() })
+    }
+
     /// The private key's handle, looked up by class too: some tokens break when C_Sign is given a
     /// public key's handle.
     fn private_key(&mut self, object_id: &[u8]) -> Result<ObjectHandle, Error> {
@@ -226,7 +240,10 @@ impl Live {
             return Ok(*handle);
         }
         let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Id(object_id.to_vec())];
-        let found = self.session.find_objects(&template)?;
+        let found = {
+            let _alone = self.module.objects();
+            self.session.find_objects(&template)?
+        };
         match found.as_slice() {
             [handle] => {
                 self.private_keys.insert(object_id.to_vec(), *handle);
