@@ -5,6 +5,7 @@ mod emergency;
 mod evidence;
 mod following;
 mod leftovers;
+mod looking_on;
 mod no_waiting;
 mod pending;
 mod record;

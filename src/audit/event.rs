@@ -209,6 +209,18 @@ impl Event {
         self
     }
 
+    /// What follows the record `sequence` of this event when its signature was thrown away after all.
+    #[must_use]
+    pub fn discarded(mut self, sequence: u64, now: Timestamp) -> Self {
+        self.id = uuid::Uuid::now_v7();
+        self.timestamp = now;
+        self.action = "discard";
+        if self.kind == EventType::AttestationSigned {
+            self.kind = EventType::AttestationRejected;
+        }
+        self.failed(Severity::Warning).detail("discarded_sequence", sequence)
+    }
+
     /// The record as JSON, without the fields that the writer adds.
     pub(super) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("events are text and numbers")

@@ -12,15 +12,18 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    attestation::{Attestation, AttestationRequest, Proof, ProofPurpose, Statement, Text},
+    attestation::{Attestation, AttestationRequest, Issuer, Proof, ProofPurpose, Statement, Text},
     audit::{Event, EventType, Severity},
     client::Client,
     evidence::Warrant,
-    key::{KeyEntry, KeyId, Signature},
+    key::{KeyEntry, KeyId},
     nonce::{Answer, Refusal, Spend, Spent},
-    service::{Error, Service, SignerConfig, policy::AttestationPermit},
+    service::{
+        Error, Service, SignerConfig,
+        policy::AttestationPermit,
+        release::{Released, Usage},
+    },
     timestamp::Timestamp,
-    token::KeyRef,
 };
 
 /// A signed attestation, and where its record stands.
@@ -38,7 +41,7 @@ struct SigningOrder {
     canonical: Vec<u8>,
 }
 
-impl Warrant for &SigningOrder {
+impl Warrant for SigningOrder {
     fn message(&self) -> &[u8] {
         &self.canonical
     }
@@ -50,6 +53,13 @@ impl SigningOrder {
         let statement = request.into_statement(signer.issuer(key), period);
         let canonical = statement.canonical_bytes();
         Self { client, spent, statement, canonical }
+    }
+
+    /// The same, issued by another key.
+    fn by(mut self, issuer: Issuer) -> Self {
+        self.statement.issuer = issuer;
+        self.canonical = self.statement.canonical_bytes();
+        self
     }
 }
 
@@ -79,7 +89,7 @@ impl Service {
         let now = self.clock.now();
         let permit = self.policy.permit_attestation(client, request, now)?;
         self.keyring.freshen().await?;
-        let key = self.keyring.active(now)?;
+        let mut key = self.keyring.active(now)?;
 
         let begun = Instant::now();
         let spend = self.nonces.spend(permit.claim(), self.policy.patience, now).await;
@@ -95,81 +105,54 @@ impl Service {
         };
         self.metrics.nonce_used.inc();
 
-        let order = SigningOrder::new(permit, spent, &self.signer, &key);
-        match self.sign_and_record(&order, &key).await {
-            Ok((signature, created, audit_sequence)) => {
-                self.deliver(order, &key, signature, created, audit_sequence).await
-            }
-            Err(error) => {
-                // Nothing was released, so the same client may try the same content again. If even
-                // this fails, the nonce stays spent: the client fetches a new one.
-                if let Err(reopen) = self.nonces.reopen(order.spent).await {
-                    tracing::warn!(error = %reopen, "a nonce stays spent after a failed signing");
-                }
-                Err(error)
+        let mut order = SigningOrder::new(permit, spent, &self.signer, &key);
+        loop {
+            let event = |now| signed_event(&order, &key, now);
+            match self.sign_and_release(&key, Usage::Sign, &order, event).await {
+                Ok(released) => return self.deliver(order, &key, released).await,
+                Err(refusal) => match self.taken_over(&key, refusal) {
+                    Ok(successor) => {
+                        order = order.by(self.signer.issuer(&successor));
+                        key = successor;
+                    }
+                    Err(error) => {
+                        self.reopen(order.spent).await;
+                        return Err(error);
+                    }
+                },
             }
         }
     }
 
-    async fn sign_and_record(
-        &self,
-        order: &SigningOrder,
-        key: &KeyEntry,
-    ) -> Result<(Signature, Timestamp, u64), Error> {
-        let verified = self.token.sign(&KeyRef::from(key), order).await?;
-        let created = self.clock.now();
-        self.keyring.still_active(&key.id, created)?;
-        let recorded = self.audit.record_signature(signed_event(order, key, created), verified.digest()).await?;
-        // The key's standing once more, since the disk may have taken its time: a key that was
-        // revoked meanwhile releases nothing, and the record is followed by one that says so.
-        if let Err(error) = self.keyring.still_active(&key.id, self.clock.now()) {
-            self.note_discarded(order, key, recorded.sequence()).await?;
-            return Err(error);
+    /// Nothing was released, so the same client may try the same content again. If even this fails,
+    /// the nonce stays spent: the client fetches a new one.
+    async fn reopen(&self, spent: Spent) {
+        if let Err(error) = self.nonces.reopen(spent).await {
+            tracing::warn!(%error, "a nonce stays spent after a failed signing");
         }
-        let (_, signature) =
-            verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
-        Ok((signature, created, recorded.sequence()))
-    }
-
-    async fn note_discarded(&self, order: &SigningOrder, key: &KeyEntry, sequence: u64) -> Result<(), Error> {
-        let event = Event::of_client(
-            EventType::AttestationRejected,
-            "discard",
-            order.statement.id.as_str(),
-            &order.client,
-            self.clock.now(),
-        )
-        .failed(Severity::Warning)
-        .detail("key_id", key.id.to_string())
-        .detail("reason", "key_no_longer_active")
-        .detail("discarded_sequence", sequence);
-        self.audit.record(event).await?;
-        Ok(())
     }
 
     async fn deliver(
         &self,
         order: SigningOrder,
         key: &KeyEntry,
-        signature: Signature,
-        created: Timestamp,
-        audit_sequence: u64,
+        released: Released,
     ) -> Result<SignedAttestation, Error> {
         let answer = Answer {
             key_id: key.id.to_string(),
             issuer: order.statement.issuer.clone(),
             issued_at: order.statement.issued_at,
             expires_at: order.statement.expires_at,
-            created,
-            signature: STANDARD.encode(signature.as_bytes()),
-            audit_sequence,
+            created: released.created,
+            signature: STANDARD.encode(released.signature.as_bytes()),
+            audit_sequence: released.audit_sequence,
         };
         // Past the commit point: a store that cannot keep the answer only makes a retry fail.
         if let Err(error) = self.nonces.settle(order.spent, &answer).await {
             tracing::warn!(%error, "the answer could not be kept for retries");
         }
         // Keeping it may have taken its time too: the last look is right before the answer.
-        self.keyring.still_active(&key.id, self.clock.now())?;
+        self.keyring.may_release(&key.id, self.clock.now())?;
         Ok(complete(order.statement, key, &answer))
     }
 

@@ -9,7 +9,7 @@ use crate::{
     audit::{Event, EventType, Severity},
     client::Client,
     key::KeyId,
-    service::{Error, Service, opaque::OpaqueOrder},
+    service::{Error, Service, opaque::OpaqueOrder, release::Usage},
     token::{KeyAttributes, KeyRef},
 };
 
@@ -60,11 +60,13 @@ impl Service {
         }
         let attributes = self.token.key_attributes(key.object_id.clone()).await?;
         let deviation = self.token.check_attributes(&attributes).err();
-        let event = Event::of_client(EventType::KeyAccessed, "evidence", key.id.to_string(), client, self.clock.now())
-            .detail("key_id", key.id.to_string());
+        let event = |now| {
+            Event::of_client(EventType::KeyAccessed, "evidence", key.id.to_string(), client, now)
+                .detail("key_id", key.id.to_string())
+        };
         let proof_of_possession = match challenge {
             None => {
-                self.audit.record(event).await?;
+                self.audit.record(event(self.clock.now())).await?;
                 None
             }
             Some(challenge) => {
@@ -78,14 +80,10 @@ impl Service {
                     .into());
                 }
                 self.keyring.freshen().await?;
-                self.keyring.may_prove(&key.id, self.clock.now())?;
+                self.keyring.may(Usage::Prove, &key.id, self.clock.now())?;
                 let order = OpaqueOrder::proof_of_possession(PROOF_PAYLOAD_TYPE, challenge);
-                let verified = self.token.sign(&KeyRef::from(&*key), &order).await?;
-                let event = event.detail("purpose", "proof_of_possession").detail("challenge", challenge);
-                let recorded = self.audit.record_signature(event, verified.digest()).await?;
-                self.keyring.may_prove(&key.id, self.clock.now())?;
-                let (_, signature) =
-                    verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
+                let event = |now| event(now).detail("purpose", "proof_of_possession").detail("challenge", challenge);
+                let signature = self.sign_and_release(&key, Usage::Prove, &order, event).await?.signature;
                 Some(Proof {
                     challenge: challenge.to_owned(),
                     payload_type: PROOF_PAYLOAD_TYPE,
@@ -122,7 +120,7 @@ impl Service {
     pub async fn certificate_request(&self, client: &Client, key_id: &str) -> Result<Vec<u8>, Error> {
         let key = self.keyring.find_by_text(key_id)?;
         self.keyring.freshen().await?;
-        self.keyring.may_prove(&key.id, self.clock.now())?;
+        self.keyring.may(Usage::Prove, &key.id, self.clock.now())?;
         let der = self.token.certificate_request(&KeyRef::from(&*key), key.id.to_string()).await?;
         let event = Event::of_client(
             EventType::KeyAccessed,
@@ -133,7 +131,7 @@ impl Service {
         )
         .detail("key_id", key.id.to_string());
         self.audit.record(event).await?;
-        self.keyring.may_prove(&key.id, self.clock.now())?;
+        self.keyring.may_release(&key.id, self.clock.now())?;
         Ok(der)
     }
 

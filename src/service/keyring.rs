@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use crate::{
     clock::boot_millis,
     key::{Event, KeyEntry, KeyId, Ledger, SignerId, Standing, StoredRecord, revocation::Revocation},
-    service::{Error, marker::Marker},
+    service::{Error, marker::Marker, release::Usage},
     timestamp::Timestamp,
 };
 
@@ -162,9 +162,17 @@ impl Keyring {
         }
     }
 
-    /// Whether `id` may prove that it is there, by a fresh reading: a key of any state but revoked
-    /// (no signature by it leaves any more) whose private half exists.
-    pub fn may_prove(&self, id: &KeyId, now: Timestamp) -> Result<(), Error> {
+    /// Whether `id` may be used so, by a fresh reading.
+    pub(super) fn may(&self, usage: Usage, id: &KeyId, now: Timestamp) -> Result<(), Error> {
+        match usage {
+            Usage::Sign => self.still_active(id, now),
+            Usage::Prove => self.may_release(id, now),
+        }
+    }
+
+    /// Whether a signature that `id` has made may leave, by a fresh reading: not once the key is
+    /// revoked. One that was made in time may leave although the key was rotated out meanwhile.
+    pub fn may_release(&self, id: &KeyId, now: Timestamp) -> Result<(), Error> {
         if !self.is_fresh() {
             return Err(Error::StaleLedger);
         }

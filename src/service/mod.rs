@@ -13,6 +13,7 @@ pub mod nonces;
 pub mod opaque;
 pub mod policy;
 pub mod readiness;
+mod release;
 pub mod revoke;
 pub mod upkeep;
 pub mod verify;

@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use crate::{
     attestation::InvalidField,
-    audit::{Event, EventType, Severity},
+    audit::{Event, EventType},
     client::Client,
     evidence::Warrant,
     key::{KeyEntry, KeyState, Signature},
-    service::{Error, Service},
+    service::{
+        Error, Service,
+        release::{Released, Usage},
+    },
     token::KeyRef,
 };
 
@@ -26,7 +29,7 @@ pub struct OpaqueOrder {
     pae: Vec<u8>,
 }
 
-impl Warrant for &OpaqueOrder {
+impl Warrant for OpaqueOrder {
     fn message(&self) -> &[u8] {
         &self.pae
     }
@@ -98,27 +101,25 @@ impl Service {
     ) -> Result<SignedOpaque, Error> {
         self.keyring.freshen().await?;
         let now = self.clock.now();
-        let key = match key_id {
+        let mut key = match key_id {
             None => self.keyring.active(now)?,
-            Some(text) => {
-                let key = self.keyring.find_by_text(text)?;
-                self.keyring.still_active(&key.id, now)?;
-                key
-            }
+            Some(text) => self.keyring.find_by_text(text)?,
         };
-        let event = Event::of_client(EventType::KeyAccessed, "sign", key.id.to_string(), client, now)
-            .detail("key_id", key.id.to_string())
-            .detail("purpose", purpose);
-        let verified = self.token.sign(&KeyRef::from(&*key), order).await?;
-        let recorded = self.audit.record_signature(event.clone(), verified.digest()).await?;
-        if let Err(error) = self.keyring.still_active(&key.id, self.clock.now()) {
-            let discarded = event.failed(Severity::Warning).detail("discarded_sequence", recorded.sequence());
-            self.audit.record(discarded).await?;
-            return Err(error);
+        self.keyring.still_active(&key.id, now)?;
+        loop {
+            let event = |now| {
+                Event::of_client(EventType::KeyAccessed, "sign", key.id.to_string(), client, now)
+                    .detail("key_id", key.id.to_string())
+                    .detail("purpose", purpose)
+            };
+            match self.sign_and_release(&key, Usage::Sign, order, event).await {
+                Ok(Released { signature, audit_sequence, .. }) => {
+                    return Ok(SignedOpaque { signature, key, audit_sequence });
+                }
+                Err(refusal) if key_id.is_none() => key = self.taken_over(&key, refusal)?,
+                Err(refusal) => return Err(refusal),
+            }
         }
-        let (_, signature) =
-            verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
-        Ok(SignedOpaque { signature, key, audit_sequence: recorded.sequence() })
     }
 
     /// Verifies opaque data, with the named key or whichever of ours fits.
@@ -187,7 +188,7 @@ mod tests {
         fn no_opaque_data_can_pass_for_an_attestation(data in proptest::collection::vec(any::<u8>(), 0..200)) {
             let order = OpaqueOrder::new("any", &data).unwrap();
             // Canonical attestations begin with a brace, DER (certificates) with 0x30.
-            prop_assert!((&order).message().starts_with(b"DSSEv1 "));
+            prop_assert!(order.message().starts_with(b"DSSEv1 "));
         }
 
         #[test]

@@ -137,11 +137,11 @@ impl Token {
 
     /// Signs what `warrant` justifies. The signature is checked against the public key before
     /// anything else sees it, unless the configuration says otherwise.
-    pub async fn sign<W: Warrant>(&self, key: &KeyRef, warrant: W) -> Result<VerifiedSignature<W>, Error> {
+    pub async fn sign(&self, key: &KeyRef, warrant: &impl Warrant) -> Result<VerifiedSignature, Error> {
         let input = key.public_key.algorithm().token_input(warrant.message()).into_owned();
         let (algorithm, object_id) = (key.public_key.algorithm(), key.object_id.clone());
         let raw = self.signing.call(self.deadline, move |session| session.sign(&object_id, algorithm, &input)).await?;
-        VerifiedSignature::check(key, warrant, &raw, self.verify_signatures)
+        VerifiedSignature::check(key, warrant.message(), &raw, self.verify_signatures)
     }
 
     /// Generates a key pair and its certificate, reads both back, and proves the key by a signature.

@@ -1,0 +1,66 @@
+//! The end of every signing: signed and verified → recorded (on disk) → released. A signature leaves
+//! through here or not at all.
+
+use std::sync::Arc;
+
+use crate::{
+    audit::Event,
+    evidence::Warrant,
+    key::{KeyEntry, Signature},
+    service::{Error, Service},
+    timestamp::Timestamp,
+    token::KeyRef,
+};
+
+/// What a key is used for, and so which keys may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Usage {
+    /// Signing something new: the active key only.
+    Sign,
+    /// Proving that it is there: every key that was not revoked or destroyed.
+    Prove,
+}
+
+/// A signature that may leave.
+pub(super) struct Released {
+    pub signature: Signature,
+    /// When it was made.
+    pub created: Timestamp,
+    pub audit_sequence: u64,
+}
+
+impl Service {
+    /// Has the token sign, puts the signature on record, and releases it. `event` makes the record.
+    pub(super) async fn sign_and_release(
+        &self,
+        key: &KeyEntry,
+        usage: Usage,
+        warrant: &impl Warrant,
+        event: impl FnOnce(Timestamp) -> Event,
+    ) -> Result<Released, Error> {
+        let verified = self.token.sign(&KeyRef::from(key), warrant).await?;
+        let created = self.clock.now();
+        self.keyring.may(usage, &key.id, created)?;
+        let event = event(created);
+        let recorded = self.audit.record_signature(event.clone(), verified.digest()).await?;
+        // The key's standing once more, since the disk may have taken its time: a key that was
+        // revoked meanwhile releases nothing, and the record is followed by one that says so.
+        if let Err(error) = self.keyring.may_release(&key.id, self.clock.now()) {
+            let discarded = event.discarded(recorded.sequence(), self.clock.now());
+            self.audit.record(discarded.detail("reason", error.kind())).await?;
+            return Err(error);
+        }
+        let signature = verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;
+        Ok(Released { signature, created, audit_sequence: recorded.sequence() })
+    }
+
+    /// The key to sign with after `refusal` of `key`: a rotation between the choice of a key and its
+    /// signature is no caller's affair.
+    pub(super) fn taken_over(&self, key: &KeyEntry, refusal: Error) -> Result<Arc<KeyEntry>, Error> {
+        if !matches!(refusal, Error::KeyMayNotSign { .. }) {
+            return Err(refusal);
+        }
+        let active = self.keyring.active(self.clock.now())?;
+        if active.id == key.id { Err(refusal) } else { Ok(active) }
+    }
+}
