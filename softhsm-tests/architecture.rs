@@ -13,11 +13,15 @@ const LAYERS: &[(&str, &[&str], Siblings)] = &[
     ("composition", &["app", "supervisor", "config"], Siblings::Allowed),
     ("delivery", &["http"], Siblings::Forbidden),
     ("use cases", &["service"], Siblings::Forbidden),
-    ("adapters", &["token", "ledger_file", "nonce", "fleet", "audit"], Siblings::Forbidden),
-    ("foundation", &["redis", "durable", "secret", "metrics", "telemetry", "duration", "exit_code"], Siblings::Allowed),
+    ("adapters", &["token", "ledger_file", "nonce", "limits", "fleet", "audit"], Siblings::Forbidden),
+    (
+        "foundation",
+        &["redis", "durable", "secret", "metrics", "telemetry", "duration", "network", "exit_code"],
+        Siblings::Allowed,
+    ),
     (
         "vocabulary",
-        &["attestation", "key", "evidence", "client", "nonce_value", "clock", "timestamp"],
+        &["attestation", "key", "evidence", "client", "nonce_value", "quota", "clock", "timestamp"],
         Siblings::Allowed,
     ),
 ];
@@ -112,7 +116,7 @@ fn libraries_stay_in_their_rooms() {
     for (library, rooms) in [
         ("cryptoki", &["token"][..]),
         ("actix_web", &["http", "cli"]),
-        ("deadpool_redis", &["redis", "nonce", "fleet"]),
+        ("deadpool_redis", &["redis", "nonce", "limits", "fleet"]),
         ("x509_cert", &["token", "http"]),
         ("sd_notify", &["supervisor"]),
     ] {

@@ -12,6 +12,7 @@ mod documents;
 mod fleet;
 mod generated_requests;
 mod lifecycle;
+mod limits;
 mod main_job;
 mod pin;
 mod readme;

@@ -13,6 +13,7 @@ use crate::{
     http::Servers,
     key::{Ledger, LedgerError, LedgerUnavailable, Standing, seen::Seen},
     ledger_file::FileLedger,
+    limits::{self, Blocks, Limits},
     metrics::Metrics,
     nonce::{self, ConnectError, MemoryStore, RedisStore},
     redis::{self, Pool},
@@ -186,7 +187,9 @@ impl App {
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
         let token = opened.token;
         let ledger = ledger(config, &token)?;
-        let (nonces, fleet) = shared_state(config).await?;
+        let Shared { nonces, fleet, limits } = shared_state(config).await?;
+        let blocks = Blocks::open(&config.state.directory, clock.now()).map_err(service::Error::from)?;
+        let limits = Limits::new(config.limits.clone(), blocks, limits);
         let mut revoked_before = opened.marker.revoked()?;
         let mut accepted = opened.accepted;
         if !opened.marker.exists() {
@@ -214,6 +217,7 @@ impl App {
             fleet,
             instance: instance(config),
             nonces,
+            limits,
             audit,
             token,
             clock,
@@ -311,9 +315,16 @@ fn revoked_by_the_trail(config: &Config, standing: &Standing) -> Result<Seen, St
     Ok(Seen { revoked: revoked.map(|key| key.public_key.fingerprint()).collect(), ..Seen::default() })
 }
 
+/// What the appliances of a fleet have together; of a single one, its own.
+struct Shared {
+    nonces: Arc<dyn nonce::Store>,
+    fleet: Arc<dyn Fleet>,
+    limits: Option<limits::Shared>,
+}
+
 /// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
 /// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
-async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn Fleet>), StartError> {
+async fn shared_state(config: &Config) -> Result<Shared, StartError> {
     let Some(redis) = &config.redis else {
         if !config.fleet.single {
             tracing::warn!(
@@ -321,11 +332,14 @@ async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn
                  only: name a Redis, or set fleet.single = true"
             );
         }
-        return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(Single::default())));
+        let nonces = Arc::new(MemoryStore::new(config.nonce.clone()));
+        return Ok(Shared { nonces, fleet: Arc::new(Single::default()), limits: None });
     };
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
     let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id).await?;
-    Ok((Arc::new(store), Arc::new(RedisFleet::new(pool, &config.signer.id, &instance(config)))))
+    let limits = limits::Shared::new(Arc::clone(&pool), &config.signer.id);
+    let fleet = RedisFleet::new(pool, &config.signer.id, &instance(config));
+    Ok(Shared { nonces: Arc::new(store), fleet: Arc::new(fleet), limits: Some(limits) })
 }
 
 /// Counters that alerts ask about are there from the first scrape on, not from the first event.
@@ -338,6 +352,18 @@ fn publish_zeros(metrics: &Metrics) {
     }
     for refusal in nonce::Refusal::ALL {
         metrics.nonce_rejected.with_label_values(&[refusal.as_str()]);
+    }
+    for limit in ["address", "client"] {
+        metrics.ratelimit_checks.with_label_values(&[limit, "refused"]);
+        for reason in ["rate", "block"] {
+            metrics.ratelimit_blocked.with_label_values(&[limit, reason]);
+        }
+    }
+    for reason in ["operator", "abuse_score"] {
+        metrics.ratelimit_bans.with_label_values(&[reason]);
+    }
+    for kind in ["client", "address", "subject"] {
+        metrics.abuse_score.with_label_values(&[kind]).set(0.0);
     }
     for kind in service::Error::COUNTED {
         metrics.signer_errors.with_label_values(&[kind]);

@@ -15,6 +15,12 @@ impl ClientIdentity {
         Self(format!("anonymous@{address}").into())
     }
 
+    /// Whether nothing is known of the caller but the address.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.0.starts_with("anonymous@")
+    }
+
     /// The identity as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::{
-    audit, http, nonce, redis,
+    audit, http, limits, nonce, redis,
     service::{FleetConfig, KeyPolicy, SignerConfig},
     telemetry, token,
 };
@@ -26,6 +26,8 @@ pub struct Config {
     pub key_policy: KeyPolicy,
     #[serde(default)]
     pub nonce: nonce::Config,
+    #[serde(default)]
+    pub limits: limits::Config,
     /// Nonces and the fleet's lock are kept in Redis; without it, in this process.
     #[serde(default)]
     pub redis: Option<redis::Config>,
@@ -110,6 +112,7 @@ impl Config {
         self.fleet.check()?;
         self.key_policy.check()?;
         self.nonce.check()?;
+        self.limits.check()?;
         self.redis.as_ref().map_or(Ok(()), redis::Config::check)?;
         self.http.check()?;
         if self.http.listen == self.metrics.listen && self.http.listen.port() != 0 {

@@ -23,9 +23,9 @@
 //! | composition | [`app`], [`supervisor`], [`config`] | wiring |
 //! | delivery | [`http`] | actix-web |
 //! | use cases | [`service`] | the rules of the product |
-//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`fleet`], [`audit`] | PKCS#11; files |
-//! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`exit_code`] | Redis, the operating system |
-//! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`clock`], [`timestamp`] | nothing: no I/O |
+//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`limits`], [`fleet`], [`audit`] | PKCS#11; files |
+//! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`network`], [`exit_code`] | Redis, the operating system |
+//! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`quota`], [`clock`], [`timestamp`] | nothing: no I/O |
 //!
 //! Adapters do not import each other: what one needs of another is a trait in [`evidence`] or
 //! [`key::ledger`].
@@ -45,9 +45,12 @@ pub mod fleet;
 pub mod http;
 pub mod key;
 pub mod ledger_file;
+pub mod limits;
 pub mod metrics;
+pub mod network;
 pub mod nonce;
 pub mod nonce_value;
+pub mod quota;
 pub mod redis;
 pub mod secret;
 pub mod service;

@@ -20,6 +20,9 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 /// of spends whose reply was lost.
 const NONCE_STORE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often blocks set elsewhere are looked for.
+const BLOCKS_INTERVAL: Duration = Duration::from_millis(400);
+
 /// How often the fleet is told how far this appliance has read.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -64,6 +67,7 @@ pub async fn run(
         tokio::spawn(chores(Arc::clone(service), rotate)),
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
+        tokio::spawn(follow_blocks(Arc::clone(service))),
     ];
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     ready();
@@ -115,6 +119,23 @@ async fn tell_fleet(service: Arc<Service>) {
     loop {
         tokio::time::sleep(REPORT_INTERVAL).await;
         let _ = service.fleet.report(&Seen::of(&service.keyring.standing()), Memory::Further).await;
+    }
+}
+
+/// Keeps the blocks of the fleet together, so that one set anywhere holds everywhere within a second.
+async fn follow_blocks(service: Arc<Service>) {
+    let mut healthy = true;
+    loop {
+        tokio::time::sleep(BLOCKS_INTERVAL).await;
+        let result = service.limits.share_blocks(service.clock.now()).await;
+        match (&result, healthy) {
+            (Err(error), true) => {
+                tracing::warn!(%error, "blocks are not followed: those known here go on holding");
+            }
+            (Ok(()), false) => tracing::info!("blocks are followed again"),
+            (Ok(()), true) | (Err(_), false) => {}
+        }
+        healthy = result.is_ok();
     }
 }
 

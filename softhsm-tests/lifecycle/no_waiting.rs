@@ -15,7 +15,7 @@ use crate::support::{
 #[test]
 fn a_revocation_does_not_wait_for_a_key_generation() {
     // As with the modules that are slow in earnest.
-    let signer = Signer::with_token("objects_one_at_a_time = false", "", "[fleet]\nsingle = true");
+    let signer = Signer::with_lines("[token]", "objects_one_at_a_time = false", "", "[fleet]\nsingle = true");
     let client = Client::new(&signer.api);
     let slowly = ["-o", "/dev/null", "-e", "inject=openat,write:delay_enter=50000"];
     let slow = Tracer::attach(signer.pid(), "token-lifecycle", &slowly);

@@ -186,6 +186,10 @@ impl Appliance {
         answer(self.agent.post(format!("{}{path}", self.api)).header("content-type", content_type).send(body))
     }
 
+    pub fn delete(&self, path: &str) -> Answer {
+        answer(self.agent.delete(format!("{}{path}", self.api)).call())
+    }
+
     pub fn put_bytes(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
         answer(self.agent.put(format!("{}{path}", self.api)).header("content-type", content_type).send(body))
     }

@@ -37,6 +37,7 @@ fn methods(service: &str) -> &'static [&'static str] {
         "post" => &["POST"],
         "get_and_post" => &["GET", "POST"],
         "get_and_put" => &["GET", "PUT"],
+        "get_and_delete" => &["GET", "DELETE"],
         other => panic!("a route by {other}: teach this test about it"),
     }
 }
@@ -63,7 +64,7 @@ pub fn with_bodies() -> Vec<Route> {
 
 impl Route {
     fn changes_keys(&self) -> bool {
-        ["/api/v1/keys", "/api/v1/rotations"].iter().any(|prefix| self.path.starts_with(prefix))
+        ["/api/v1/keys", "/api/v1/rotations", "/api/v1/blocks"].iter().any(|prefix| self.path.starts_with(prefix))
     }
 
     /// Its body may be left out.
@@ -91,6 +92,10 @@ impl Route {
             }
             path = path.replace("{rotation_id}", &text(&appliance.get("/api/v1/rotations").ok()[0]["rotation_id"]));
         }
+        if path.contains("{block_id}") {
+            path = path.replace("{block_id}", &text(&appliance.get("/api/v1/blocks").ok()[0]["id"]));
+        }
+        path = path.replace("{identifier}", "address:192.0.2.1");
         assert!(!path.contains('{'), "{path}: teach this test about the parameter");
         path
     }
@@ -100,6 +105,7 @@ impl Route {
         let path = self.concrete(appliance);
         match self.method {
             "GET" => appliance.get(&path),
+            "DELETE" => appliance.delete(&path),
             // The chain of a key's own certificate alone.
             "PUT" => appliance.put_bytes(&path, "application/x-pem-file", &appliance.get(&path).body),
             _ if with_bodies().iter().any(|route| route.path == self.path) => {
@@ -120,6 +126,7 @@ pub fn acceptable_body(path: &str, appliance: &Appliance) -> Value {
         "/api/v1/attestations/verify" => {
             appliance.post("/api/v1/attestations", &attestation_request(&appliance.nonce())).ok()
         }
+        "/api/v1/blocks" => json!({ "address": "192.0.2.1", "reason": "test", "initiated_by": "test" }),
         "/api/v1/sign" => json!({ "data": data, "purpose": "test" }),
         "/api/v1/verify" => {
             let signed = appliance.post("/api/v1/sign", &json!({ "data": data, "purpose": "test" })).ok();

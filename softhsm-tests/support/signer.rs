@@ -40,16 +40,16 @@ impl Signer {
 
     /// With these lines in `[key_policy]`, and whatever tables follow it.
     pub fn with(key_policy: &str, tables: &str) -> Self {
-        Self::with_token("", key_policy, tables)
+        Self::with_lines("[token]", "", key_policy, tables)
     }
 
-    /// The same with these lines in `[token]`.
-    pub fn with_token(lines: &str, key_policy: &str, tables: &str) -> Self {
+    /// The same with these lines in a table that every configuration has.
+    pub fn with_lines(table: &str, lines: &str, key_policy: &str, tables: &str) -> Self {
         let token = SoftHsm::new();
         let home = tempfile::tempdir().unwrap();
         let config = token.config(home.path(), &first_key_here(&token, key_policy, tables));
         let text = fs::read_to_string(&config).unwrap();
-        fs::write(&config, text.replace("[token]", &format!("[token]\n{lines}"))).unwrap();
+        fs::write(&config, text.replacen(table, &format!("{table}\n{lines}"), 1)).unwrap();
         let appliance = serve(&token, &config);
         Self { appliance: Some(appliance), token, home, config }
     }
@@ -69,6 +69,18 @@ impl Signer {
         self.appliance.take().unwrap().stop();
         meanwhile(&self.token);
         self.appliance = Some(serve(&self.token, &self.config));
+    }
+
+    /// Stops, does something, and fails to start again; what it says.
+    pub fn restart_refused(&mut self, meanwhile: impl FnOnce()) -> String {
+        self.appliance.take().unwrap().stop();
+        meanwhile();
+        Appliance::serve(&self.token, &self.config).err().unwrap().1
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> PathBuf {
+        self.home.path().join("state")
     }
 
     /// Rotates as an operator does; the rotation's id.

@@ -21,6 +21,9 @@ pub enum EventType {
     AttestationRejected,
     NonceCreated,
     NonceRejected,
+    RateLimitExceeded,
+    AbuseDetected,
+    IpBanned,
     ConfigChanged,
     ServiceStarted,
     ServiceStopped,
@@ -46,6 +49,9 @@ impl EventType {
             Self::AttestationRejected => "attestation_rejected",
             Self::NonceCreated => "nonce_created",
             Self::NonceRejected => "nonce_rejected",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
+            Self::AbuseDetected => "abuse_detected",
+            Self::IpBanned => "ip_banned",
             Self::ConfigChanged => "config_changed",
             Self::ServiceStarted => "service_started",
             Self::ServiceStopped => "service_stopped",
@@ -159,17 +165,21 @@ impl Event {
         client: &Client,
         now: Timestamp,
     ) -> Self {
-        Self {
-            actor: client.identity.to_string(),
-            request: Some(Request {
-                request_id: client.request_id.clone(),
-                ip_address: client.address.to_string(),
-                user_agent: client.user_agent.clone(),
-                endpoint: client.endpoint.clone(),
-                method: client.method.clone(),
-            }),
-            ..Self::of_service(kind, action, resource, now)
-        }
+        Self::of_service(kind, action, resource, now).asked_by(client)
+    }
+
+    /// The same event as something that `client` asked for.
+    #[must_use]
+    pub fn asked_by(mut self, client: &Client) -> Self {
+        self.actor = client.identity.to_string();
+        self.request = Some(Request {
+            request_id: client.request_id.clone(),
+            ip_address: client.address.to_string(),
+            user_agent: client.user_agent.clone(),
+            endpoint: client.endpoint.clone(),
+            method: client.method.clone(),
+        });
+        self
     }
 
     /// The same event with another actor, for actions by a person on the command line.

@@ -18,7 +18,7 @@ use crate::{
     config::{Config, LedgerConfig, StateConfig},
     durable,
     exit_code::ExitCode,
-    http, nonce, redis, secret,
+    http, limits, nonce, redis, secret,
     service::{FleetConfig, KeyPolicy, SignerConfig, first_key::Asker},
     supervisor::Signals,
     telemetry,
@@ -51,6 +51,9 @@ pub(super) struct Options {
     /// Keep nonces in this Redis instead of in the process.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
+    /// Limit callers and block abusers, as `serve` does.
+    #[arg(long)]
+    limits: bool,
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode, ExitCode> {
@@ -197,6 +200,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         fleet: FleetConfig { single: true, ..FleetConfig::default() },
         key_policy: KeyPolicy::default(),
         nonce: nonce::Config::default(),
+        limits: limits::Config { enabled: options.limits, ..limits::Config::default() },
         redis: options.redis.clone().map(|url| redis::Config { url: Some(url.into()), ..redis::Config::default() }),
         audit: audit::Config { directory: layout.audit.clone() },
         http: http::Config { listen: options.http, ..http::Config::default() },

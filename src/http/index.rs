@@ -34,6 +34,12 @@ POST /api/v1/nonces                             {attestation_type, subject_addre
 POST /api/v1/nonces/batch                       the same with count
 GET  /api/v1/nonce/stats                        how full the store is
 POST /api/v1/nonce/cleanup                      forget nonces whose window has ended
+GET  /api/v1/abuse                              abuse scores, highest first ?limit=
+GET  /api/v1/abuse/{identifier}                 one score, factor by factor (client:…, address:…, subject:…)
+GET  /api/v1/blocks                             blocks in force, newest first ?all=true
+POST /api/v1/blocks                             {address or client or subject, reason, initiated_by, duration_seconds?}
+GET  /api/v1/blocks/{block_id}                  one block
+DEL  /api/v1/blocks/{block_id}                  lift it {initiated_by?}
 POST /api/v1/attestations                       the main job
 POST /api/v1/attestations/verify                an attestation, whole
 POST /api/v1/sign                               opaque data {data, purpose, key_id?, request_id?}

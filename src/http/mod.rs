@@ -1,7 +1,10 @@
 //! The front door: actix-web is imported here and nowhere else. One file a resource;
 //! `problem.rs` is the only place with error status codes.
 
+pub mod abuse;
+mod admission;
 pub mod attestations;
+pub mod blocks;
 pub mod body;
 pub mod exposition;
 pub mod health;
@@ -12,6 +15,7 @@ pub mod lifecycle;
 pub mod nonces;
 pub mod opaque;
 pub mod problem;
+mod proxy;
 mod request;
 pub mod rotations;
 pub mod server;
@@ -19,6 +23,7 @@ pub mod signer;
 
 use std::{net::SocketAddr, time::Duration};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use server::Servers;
@@ -36,6 +41,20 @@ pub struct Config {
     /// Requests in progress may take this long to finish after SIGTERM.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub drain: Duration,
+    /// Proxies whose word on the address of a caller is taken.
+    #[serde(deserialize_with = "crate::network::deserialize_list")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header they say it in.
+    pub proxy_header: ProxyHeader,
+}
+
+/// Where a proxy says whom it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum ProxyHeader {
+    #[serde(rename = "X-Forwarded-For")]
+    XForwardedFor,
+    /// RFC 7239.
+    Forwarded,
 }
 
 impl Default for Config {
@@ -45,6 +64,8 @@ impl Default for Config {
             allow_unauthenticated_network_access: false,
             workers: None,
             drain: Duration::from_secs(10),
+            trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::XForwardedFor,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! `type` is a reference relative to the server; `GET` on it explains the problem. Types are part
 //! of the interface and never change their meaning.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     key::KeyState,
     nonce::Refusal,
+    quota::{Charge, Exceeded, Window},
     service::{Class, Error},
 };
 
@@ -100,6 +101,16 @@ kinds! {
         "Spend outstanding nonces or wait for them to expire.";
     NONCE_STORE_FAILOVER = "nonce-store-failover", CONFLICT, "The nonce store has failed over since the nonce was issued",
         "Fetch a new nonce with POST /api/v1/nonces.";
+    RATE_LIMITED = "rate-limited", TOO_MANY_REQUESTS, "A limit is reached",
+        "Repeat the request after the time in Retry-After.";
+    BLOCKED = "blocked", FORBIDDEN, "The caller, its address or the subject is blocked",
+        "Ask the security staff of this signer; they see the block with GET /api/v1/blocks/{id}.";
+    UNKNOWN_BLOCK = "unknown-block", NOT_FOUND, "There is no such block, or it is over",
+        "List the blocks with GET /api/v1/blocks?all=true.";
+    TOO_MANY_BLOCKS = "too-many-blocks", CONFLICT, "Enough blocks are kept already",
+        "Lift some, or block networks instead of single addresses.";
+    BLOCKS_UNAVAILABLE = "blocks-unavailable", SERVICE_UNAVAILABLE, "The list of blocks cannot be changed",
+        "Nothing was changed. Operators find the cause in the log.";
     IN_PROGRESS = "in-progress", SERVICE_UNAVAILABLE, "The same request is being signed right now",
         "Repeat the request: it will get the answer of the first one.";
     BUSY = "busy", SERVICE_UNAVAILABLE, "The signer has too much to do",
@@ -131,6 +142,8 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     retry_after: Option<u32>,
+    /// The limit that was reached: its name, how many, in how many seconds.
+    policy: Option<(String, u32, u64)>,
 }
 
 #[derive(Serialize)]
@@ -146,7 +159,7 @@ struct Body<'a> {
 impl Problem {
     /// A refusal of this kind; `detail` says what of this very request was refused.
     pub fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: None }
+        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: None, policy: None }
     }
 
     /// A field that is not acceptable.
@@ -178,6 +191,11 @@ impl Problem {
         response.content_type("application/problem+json");
         if let Some(seconds) = self.retry_after {
             response.insert_header((header::RETRY_AFTER, seconds));
+        }
+        if let Some((name, quota, window)) = &self.policy {
+            let wait = self.retry_after.unwrap_or_default();
+            response.insert_header(("ratelimit-policy", format!("\"{name}\";q={quota};w={window}")));
+            response.insert_header(("ratelimit", format!("\"{name}\";r=0;t={wait}")));
         }
         response.body(serde_json::to_vec(&body).expect("a problem is plain text and numbers"))
     }
@@ -211,6 +229,17 @@ impl From<Error> for Problem {
         match error {
             Error::Field(field) => Self::field(field.field, field.detail),
             Error::Nonce(refusal) => refused_nonce(refusal),
+            Error::Limited(exceeded) => limited(&exceeded),
+            Error::Blocked { id, until } => Self::new(
+                &BLOCKED,
+                match until {
+                    Some(until) => format!("Block {id} holds until {until}."),
+                    None => format!("Block {id} holds until it is lifted."),
+                },
+            ),
+            Error::UnknownBlock(id) => Self::new(&UNKNOWN_BLOCK, format!("There is no block {id:?}.")),
+            Error::Blocks(crate::limits::blocks::Error::Full) => Self::new(&TOO_MANY_BLOCKS, ""),
+            Error::Blocks(_) => Self::new(&BLOCKS_UNAVAILABLE, ""),
             Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
             Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
             Error::KeyMayNotSign { id, state } => match state {
@@ -263,6 +292,22 @@ impl From<Error> for Problem {
             Error::Internal(_) => Self::new(&INTERNAL, ""),
         }
     }
+}
+
+fn limited(exceeded: &Exceeded) -> Problem {
+    let Charge { principal, limit, window, quota, .. } = &exceeded.charge;
+    let whose = principal.kind();
+    let detail = match window {
+        Window::CoolDown => format!("There were too many failures of {limit} for this {whose}."),
+        Window::Rate | Window::Hour | Window::Day | Window::Failures => format!(
+            "This {whose} has had what it may have of {limit}: {} in {}.",
+            quota.burst,
+            humantime::format_duration(Duration::from_secs(quota.window_seconds()))
+        ),
+    };
+    let mut problem = Problem::new(&RATE_LIMITED, detail).retry_after(exceeded.retry_after_seconds());
+    problem.policy = Some((exceeded.charge.field(), quota.burst, quota.window_seconds()));
+    problem
 }
 
 fn refused_nonce(refusal: Refusal) -> Problem {

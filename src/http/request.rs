@@ -2,6 +2,7 @@
 
 use std::{
     future::{Ready, ready},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -14,7 +15,10 @@ use actix_web::{
     web,
 };
 
-use super::problem::{INTERNAL, Problem};
+use super::{
+    problem::{INTERNAL, Problem},
+    proxy::Proxies,
+};
 use crate::{
     client::{Client, ClientIdentity},
     service::{Error, Service},
@@ -78,20 +82,27 @@ impl FromRequest for Caller {
     type Future = Ready<Result<Self, actix_web::Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        // A connection without a peer address is a Unix socket: somebody on this machine.
-        let address = request.peer_addr().map_or(std::net::IpAddr::from([127, 0, 0, 1]), |peer| peer.ip());
-        let id = request.extensions().get::<RequestId>().cloned();
-        let user_agent = request
-            .headers()
-            .get(header::USER_AGENT)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(256).collect());
-        ready(Ok(Self(Client {
-            identity: ClientIdentity::anonymous(address),
-            request_id: id.map_or_else(String::new, |RequestId(id)| id),
-            address,
-            user_agent,
-            method: request.method().to_string(),
-            endpoint: request.path().chars().take(256).collect(),
-        })))
+        ready(Ok(Self(client(request))))
+    }
+}
+
+/// Who sent a request.
+pub fn client(request: &HttpRequest) -> Client {
+    // A connection without a peer address is a Unix socket: somebody on this machine.
+    let peer = request.peer_addr().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.ip());
+    let proxies = request.app_data::<web::Data<Proxies>>();
+    let address = proxies.map_or(peer, |proxies| proxies.caller(peer, request.headers()));
+    let id = request.extensions().get::<RequestId>().cloned();
+    let user_agent = request
+        .headers()
+        .get(header::USER_AGENT)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(256).collect());
+    Client {
+        identity: ClientIdentity::anonymous(address),
+        request_id: id.map_or_else(String::new, |RequestId(id)| id),
+        address,
+        user_agent,
+        method: request.method().to_string(),
+        endpoint: request.path().chars().take(256).collect(),
     }
 }

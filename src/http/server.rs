@@ -16,9 +16,10 @@ use actix_web::{
     web,
 };
 
+use super::proxy::Proxies;
 use super::{
-    Config, MetricsConfig, attestations, body, exposition, health, index, jwks, keys, lifecycle, nonces, opaque,
-    problem, request, rotations, signer,
+    Config, MetricsConfig, abuse, admission, attestations, blocks, body, exposition, health, index, jwks, keys,
+    lifecycle, nonces, opaque, problem, request, rotations, signer,
 };
 use crate::service::Service;
 
@@ -39,11 +40,14 @@ impl Servers {
     pub fn bind(config: &Config, metrics: &MetricsConfig, service: &Arc<Service>) -> io::Result<Self> {
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
         let (api_service, metrics_service) = (Arc::clone(service), Arc::clone(service));
+        let proxies = Proxies::from_config(config);
         let api = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&api_service)))
                 .app_data(web::PayloadConfig::new(body::MAX_BODY_BYTES))
                 .app_data(body::queries())
+                .app_data(web::Data::new(proxies.clone()))
+                .wrap(from_fn(admission::admit))
                 .wrap(from_fn(request::identify))
                 .configure(routes)
                 .default_service(web::to(problem::not_found))
@@ -149,6 +153,10 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/nonces/batch", nonces::issue_batch))
         .service(get("/api/v1/nonce/stats", nonces::stats))
         .service(post("/api/v1/nonce/cleanup", nonces::cleanup))
+        .service(get("/api/v1/abuse", abuse::list))
+        .service(get("/api/v1/abuse/{identifier}", abuse::explain))
+        .service(get_and_post("/api/v1/blocks", blocks::list, blocks::add))
+        .service(get_and_delete("/api/v1/blocks/{block_id}", blocks::one, blocks::remove))
         .service(post("/api/v1/attestations", attestations::sign))
         .service(post("/api/v1/attestations/verify", attestations::verify))
         .service(post("/api/v1/sign", opaque::sign))
@@ -190,6 +198,18 @@ where
     P::Output: actix_web::Responder + 'static,
 {
     get(path, getter).route(web::put().to(putter)).default_service(web::to(|| refuse("GET, HEAD, PUT")))
+}
+
+fn get_and_delete<G, GArgs, D, DArgs>(path: &str, getter: G, remover: D) -> Resource
+where
+    G: Handler<GArgs>,
+    GArgs: actix_web::FromRequest + 'static,
+    G::Output: actix_web::Responder + 'static,
+    D: Handler<DArgs>,
+    DArgs: actix_web::FromRequest + 'static,
+    D::Output: actix_web::Responder + 'static,
+{
+    get(path, getter).route(web::delete().to(remover)).default_service(web::to(|| refuse("GET, HEAD, DELETE")))
 }
 
 fn post<F, Args>(path: &str, handler: F) -> Resource

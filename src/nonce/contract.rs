@@ -22,6 +22,7 @@ pub(super) fn now() -> Timestamp {
 
 pub(super) fn order() -> Order {
     Order {
+        charges: Vec::new(),
         issuer: "alice".into(),
         attestation_type: AttestationType::EmailVerification,
         subject_address: Some("virtengine1abc".into()),

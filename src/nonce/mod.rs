@@ -23,6 +23,7 @@ use crate::{
     client::ClientIdentity,
     evidence::Permitted,
     nonce_value::NonceValue,
+    quota::{Charge, Exceeded},
     timestamp::Timestamp,
 };
 
@@ -81,6 +82,8 @@ pub struct Order {
     /// When named, the nonce is good for this subject only.
     pub subject_address: Option<String>,
     pub window: Duration,
+    /// What the order is charged to, by stores that charge ([`Store::charges`]).
+    pub charges: Vec<Charge>,
 }
 
 /// A nonce, and how long it may be spent.
@@ -96,6 +99,7 @@ pub struct Issued {
 pub struct Claim {
     nonce: NonceValue,
     use_: Use,
+    charges: Vec<Charge>,
 }
 
 /// The circumstances that must match those of the order.
@@ -114,7 +118,13 @@ impl Claim {
     /// The claim of a permitted request.
     #[must_use]
     pub fn new(_permit: &impl Permitted, nonce: NonceValue, use_: Use) -> Self {
-        Self { nonce, use_ }
+        Self { nonce, use_, charges: Vec::new() }
+    }
+
+    /// The same claim, charged when the nonce is spent, by stores that charge.
+    #[must_use]
+    pub fn charged(self, charges: Vec<Charge>) -> Self {
+        Self { charges, ..self }
     }
 }
 
@@ -219,6 +229,9 @@ pub enum Error {
     /// The same nonce and content is being signed by another request right now.
     #[error("the same request is in progress")]
     InProgress,
+    /// A bucket is empty; nothing was issued or spent.
+    #[error("the limit {}", .0.charge.field())]
+    Limited(Box<Exceeded>),
     #[error("the nonce store cannot be reached")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -258,6 +271,12 @@ pub trait Store: Send + Sync {
 
     /// Whether the store would answer now.
     async fn ping(&self) -> Result<(), Error>;
+
+    /// Whether orders and claims are charged to the buckets of a fleet, in the step that issues or
+    /// spends. A store of one process leaves that to the limits of the process.
+    fn charges(&self) -> bool {
+        false
+    }
 
     /// What the store is, for health and logs. No secrets.
     fn describe(&self) -> String;

@@ -15,7 +15,7 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// ACL user on the servers; without it, Redis' default user. It needs `~virtengine:veid:*` and
     /// `+evalsha +script|load +info +time +exists +hget +hset +hmget +hgetall +hincrby +hdel +zadd
-    /// +zrem +zcard +zrange +zremrangebyrank +pexpire +unlink +del`.
+    /// +zrem +zcard +zrange +zremrangebyrank +pexpire +pttl +hvals +unlink +del`.
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
     /// Certificate authorities that the servers are checked against; without it, the system's.

@@ -11,7 +11,7 @@ mod pool;
 mod sentinel;
 mod server;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use deadpool_redis::redis::{Script, ScriptInvocation};
 
@@ -21,7 +21,10 @@ pub use health::{EvictionWatch, Health, Unfit};
 pub use pool::Pool;
 pub use server::{ConfigError, Servers};
 
-use crate::key::SignerId;
+use crate::{
+    key::SignerId,
+    quota::{Charge, Principal},
+};
 
 /// What a script is given, ready to be sent as often as needed.
 pub type Call = ScriptInvocation<'static>;
@@ -37,4 +40,20 @@ static HEALTH: LazyLock<Script> =
 #[must_use]
 pub fn prefix(signer: &SignerId) -> String {
     format!("virtengine:veid:{{{signer}}}")
+}
+
+/// The key of a principal's buckets.
+#[must_use]
+pub fn bucket_key(signer: &SignerId, principal: &Principal) -> String {
+    format!("{}:limit:{principal}", prefix(signer))
+}
+
+/// Hands charges to a script that ends its keys and arguments with them.
+pub fn charge(call: &mut Call, signer: &SignerId, charges: &[Charge]) {
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    for charge in charges {
+        let Charge { principal, quota, count, .. } = charge;
+        call.key(bucket_key(signer, principal));
+        call.arg(charge.field()).arg(micros(quota.interval * *count)).arg(micros(quota.window()));
+    }
 }

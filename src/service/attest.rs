@@ -20,6 +20,7 @@ use crate::{
     nonce::{Answer, Refusal, Spend, Spent},
     service::{
         Error, Service, SignerConfig,
+        nonces::names,
         policy::AttestationPermit,
         release::{Released, Usage},
     },
@@ -72,6 +73,8 @@ impl Service {
         request: AttestationRequest,
     ) -> Result<SignedAttestation, Error> {
         let (kind, begun) = (request.kind, Instant::now());
+        let (caller, subject) = (client.clone(), request.subject.account_address.to_string());
+        self.admit_subject(&subject)?;
         let rejection =
             Event::of_client(EventType::AttestationRejected, "sign", kind.as_str(), &client, self.clock.now());
         let result = self.pipeline(client, request).await;
@@ -79,10 +82,16 @@ impl Service {
         self.metrics.sign_latency.with_label_values(&[label]).observe(begun.elapsed().as_secs_f64());
         let status = if result.is_ok() { "success" } else { "failure" };
         self.metrics.sign_requests.with_label_values(&[label, status]).inc();
-        if let Err(error) = &result {
-            self.note_rejection(rejection, error).await;
+        match result {
+            // Recorded by itself, and not every one: a flood must not fill the trail.
+            Err(Error::Limited(exceeded)) => Err(self.exceeded(&caller, *exceeded).await),
+            Err(error) => {
+                self.note_failure(&caller, kind, &subject, &error).await;
+                self.note_rejection(rejection, &error).await;
+                Err(error)
+            }
+            signed => signed,
         }
-        result
     }
 
     async fn pipeline(&self, client: Client, request: AttestationRequest) -> Result<SignedAttestation, Error> {
@@ -92,7 +101,10 @@ impl Service {
         let mut key = self.keyring.active(now)?;
 
         let begun = Instant::now();
-        let spend = self.nonces.spend(permit.claim(), self.policy.patience, now).await;
+        let (kind, subject) = permit.about();
+        let charges = self.limits.of_attestation(permit.client(), kind, subject);
+        let claim = permit.claim().charged(charges.clone());
+        let spend = self.nonces.spend(claim, self.policy.patience, now).await;
         self.metrics.nonce_validate_latency.observe(begun.elapsed().as_secs_f64());
         let spent = match spend? {
             Spend::Fresh(spent) => spent,
@@ -103,6 +115,13 @@ impl Service {
                 return self.repeat(permit, &answer).await;
             }
         };
+        if !self.nonces.charges()
+            && let Err(exceeded) = self.limits.take(&charges)
+        {
+            self.reopen(spent).await;
+            return Err(Error::Limited(Box::new(exceeded)));
+        }
+        self.count_checks(&names(&charges));
         self.metrics.nonce_used.inc();
 
         let mut order = SigningOrder::new(permit, spent, &self.signer, &key);

@@ -4,7 +4,8 @@ use crate::{
     attestation::InvalidField,
     audit, fleet,
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
-    nonce,
+    limits, nonce,
+    quota::Exceeded,
     timestamp::Timestamp,
     token,
 };
@@ -16,6 +17,15 @@ pub enum Error {
     Field(#[from] InvalidField),
     #[error("nonce refused: {}", .0.as_str())]
     Nonce(nonce::Refusal),
+    /// A limit was reached; nothing was done.
+    #[error("limit {} of {} is reached", .0.charge.field(), .0.charge.principal)]
+    Limited(Box<Exceeded>),
+    #[error("blocked ({id})")]
+    Blocked { id: uuid::Uuid, until: Option<Timestamp> },
+    #[error("no block {0:?}")]
+    UnknownBlock(String),
+    #[error(transparent)]
+    Blocks(#[from] limits::blocks::Error),
     #[error("the same request is in progress")]
     InProgress,
     #[error("no key {0:?}")]
@@ -96,6 +106,10 @@ impl Error {
             Self::Field(_)
             | Self::Nonce(_)
             | Self::UnknownKey(_)
+            | Self::Limited(_)
+            | Self::Blocked { .. }
+            | Self::UnknownBlock(_)
+            | Self::Blocks(limits::blocks::Error::Full)
             | Self::KeyMayNotSign { .. }
             | Self::NoCertificate(_)
             | Self::Chain(_)
@@ -117,6 +131,7 @@ impl Error {
             | Self::FleetLock(_)
             | Self::NonceStore(_)
             | Self::LedgerUnavailable(_)
+            | Self::Blocks(_)
             | Self::Ledger(_) => Class::Dependency,
             Self::Token(error) => match error {
                 token::Error::Busy | token::Error::Deadline(_) => Class::Busy,
@@ -154,6 +169,10 @@ impl Error {
         match self {
             Self::Field(_) => "invalid_field",
             Self::Nonce(refusal) => refusal.as_str(),
+            Self::Limited(_) => "rate_limited",
+            Self::Blocked { .. } => "blocked",
+            Self::UnknownBlock(_) => "unknown_block",
+            Self::Blocks(_) => "blocks",
             Self::InProgress => "in_progress",
             Self::UnknownKey(_) => "unknown_key",
             Self::KeyMayNotSign { .. } => "key_may_not_sign",
@@ -212,6 +231,7 @@ impl From<nonce::Error> for Error {
         match error {
             nonce::Error::Refused(refusal) => Self::Nonce(refusal),
             nonce::Error::InProgress => Self::InProgress,
+            nonce::Error::Limited(exceeded) => Self::Limited(exceeded),
             nonce::Error::Unavailable(_) => Self::NonceStore(error),
         }
     }

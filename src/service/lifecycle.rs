@@ -41,6 +41,14 @@ impl Actor {
         Self { name: name.to_owned(), initiated_by: name.to_owned(), client: None }
     }
 
+    /// An event, as something this actor asked for.
+    pub(super) fn asked(&self, event: AuditEvent) -> AuditEvent {
+        match &self.client {
+            Some(client) => event.asked_by(client),
+            None => event.by(&self.name),
+        }
+    }
+
     pub(super) fn event(&self, kind: EventType, action: &'static str, resource: &str, now: Timestamp) -> AuditEvent {
         let event = match &self.client {
             Some(client) => AuditEvent::of_client(kind, action, resource, client, now),

@@ -1,7 +1,9 @@
 //! The rules of the product: who may have what signed, by which key, and in which order things
 //! happen. Everything below is an adapter, everything above a skin.
 
+pub mod admission;
 pub mod attest;
+pub mod blocks;
 pub mod error;
 pub mod evidence;
 pub mod first_key;
@@ -32,6 +34,7 @@ use crate::{
     clock::Clock,
     fleet::Fleet,
     key::{KeyEntry, SignerId},
+    limits::Limits,
     metrics::Metrics,
     nonce,
     token::Token,
@@ -83,6 +86,7 @@ pub struct Service {
     /// This appliance's name among the others.
     pub instance: String,
     pub nonces: Arc<dyn nonce::Store>,
+    pub limits: Limits,
     pub audit: Audit,
     pub token: Arc<Token>,
     pub clock: Clock,

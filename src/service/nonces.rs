@@ -7,7 +7,9 @@ use crate::{
     audit::{Event, EventType, Severity},
     client::Client,
     nonce::{Issued, Order, Stats, WINDOW_SECONDS},
+    quota::Charge,
     service::{Error, Service},
+    timestamp::Timestamp,
 };
 
 /// Most nonces in one batch.
@@ -32,14 +34,21 @@ impl Service {
             attestation_type: order.attestation_type,
             window: self.window(order.window_seconds)?,
             subject_address: subject(order.subject_address)?,
+            charges: Vec::new(),
         };
+        let named = order.subject_address.as_deref();
+        named.map_or(Ok(()), |subject| self.admit_subject(subject))?;
+        let charges = self.limits.of_nonces(client, named, count);
+        let order = Order { charges, ..order };
         let event = Event::of_client(EventType::NonceCreated, "issue", order.attestation_type.as_str(), client, now);
-        match self.nonces.issue(&order, count, now).await.map_err(Error::from) {
+        match self.issue_charged(&order, count, now).await {
             Ok(issued) => {
+                self.count_checks(&names(&order.charges));
                 self.audit.record(event.detail("count", issued.len())).await?;
                 self.metrics.nonce_created.inc_by(issued.len() as u64);
                 Ok(issued)
             }
+            Err(Error::Limited(exceeded)) => Err(self.exceeded(client, *exceeded).await),
             Err(error) => {
                 if let Error::Nonce(refusal) = &error {
                     self.metrics.nonce_rejected.with_label_values(&[refusal.as_str()]).inc();
@@ -48,6 +57,13 @@ impl Service {
                 Err(error)
             }
         }
+    }
+
+    async fn issue_charged(&self, order: &Order, count: usize, now: Timestamp) -> Result<Vec<Issued>, Error> {
+        if !self.nonces.charges() {
+            self.limits.take(&order.charges).map_err(|exceeded| Error::Limited(Box::new(exceeded)))?;
+        }
+        Ok(self.nonces.issue(order, count, now).await?)
     }
 
     /// Counts, with the gauges brought up to date.
@@ -71,6 +87,13 @@ impl Service {
             Some(_) => Err(InvalidField { field: "window_seconds", detail: "expected 300 to 86400 seconds" }.into()),
         }
     }
+}
+
+/// The limits that were looked at, each once.
+pub(super) fn names(charges: &[Charge]) -> Vec<&'static str> {
+    let mut names: Vec<_> = charges.iter().map(|charge| charge.limit).collect();
+    names.dedup();
+    names
 }
 
 fn bounded_count(count: u64) -> Result<usize, Error> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::{
-    attestation::{AttestationRequest, request::Period},
+    attestation::{AttestationRequest, AttestationType, request::Period},
     client::Client,
     evidence::Permitted,
     key::Algorithm,
@@ -153,6 +153,12 @@ impl AttestationPermit {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Of which type the attestation is, and about whom.
+    #[must_use]
+    pub fn about(&self) -> (AttestationType, &str) {
+        (self.request.kind, self.request.subject.account_address.as_str())
     }
 
     /// The nonce claim of this permit.

@@ -30,6 +30,8 @@ impl Upkeep {
         if let Err(error) = self.warn(service).await {
             tracing::warn!(%error, "a key warning could not be recorded");
         }
+        // For the gauges.
+        drop(service.highest_scores(0));
         if let Err(error) = service.watch_attributes().await {
             tracing::warn!(%error, "the active key's attributes could not be read");
         }

@@ -3,6 +3,8 @@
 -- KEYS 1 outstanding  2 spent  3 issuers  4 totals  5... one for each nonce
 -- ARGV 1 now  2 end of the window (seconds)  3 life of a record  4 life of the index (ms)
 --      5 issuer  6 type  7 'bound' or 'any'  8 subject  9 quota  10 capacity  11 prefix of nonces
+--      12 number of charges, whose keys and arguments stand at the end (charge.lua)
+-- Returns 'issued', 'full', or 'limited', the number of the charge, and microseconds to wait.
 --
 -- Runs without allow-oom: over maxmemory Redis refuses the script before it does anything.
 --
@@ -12,12 +14,14 @@
 local run_id, replid = current_history()
 local outstanding, spent, issuers, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local issuer, prefix = ARGV[5], ARGV[11]
-local count = #KEYS - 4
+local charges = tonumber(ARGV[12])
+local last = #KEYS - charges
+local count = last - 4
 
 -- 256 random bits meet only themselves: this call was carried out before, and its answer got lost.
 local before = redis.call('HMGET', KEYS[5], 'run_id', 'replid')
 if before[1] then
-  if before[1] == run_id and before[2] == replid then return 'issued' end
+  if before[1] == run_id and before[2] == replid then return { 'issued', 0, 0 } end
   return redis.error_reply('ERR the store failed over while issuing')
 end
 
@@ -31,10 +35,13 @@ end
 local held = tonumber(redis.call('HGET', issuers, issuer) or '0')
 local size = redis.call('ZCARD', outstanding) + redis.call('ZCARD', spent)
 if held + count > tonumber(ARGV[9]) or size + count > tonumber(ARGV[10]) then
-  return 'full'
+  return { 'full', 0, 0 }
 end
 
-for i = 5, #KEYS do
+local refused, wait = charge(charges, 13)
+if refused then return { 'limited', refused, wait } end
+
+for i = 5, last do
   redis.call('HSET', KEYS[i], 'run_id', run_id, 'replid', replid, 'issuer', issuer, 'type', ARGV[6],
     'issued_at', ARGV[1], 'expires_at', ARGV[2])
   if ARGV[7] == 'bound' then
@@ -48,4 +55,4 @@ redis.call('HINCRBY', issuers, issuer, count)
 for i = 1, 3 do
   redis.call('PEXPIRE', KEYS[i], ARGV[4])
 end
-return 'issued'
+return { 'issued', 0, 0 }

@@ -17,6 +17,8 @@ pub(super) struct Keys {
     pub totals: String,
     /// What comes before the hex of a nonce.
     pub prefix: String,
+    /// Whose keys these are, for those of the buckets.
+    pub signer: SignerId,
 }
 
 impl Keys {
@@ -28,6 +30,7 @@ impl Keys {
             issuers: format!("{base}:nonces:issuers"),
             totals: format!("{base}:nonces:totals"),
             prefix: format!("{base}:nonce:"),
+            signer: signer.clone(),
         }
     }
 

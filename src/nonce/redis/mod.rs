@@ -42,6 +42,7 @@ use crate::{
     key::SignerId,
     nonce,
     nonce_value::NonceValue,
+    quota::{Charge, Exceeded},
     redis::{EvictionWatch, Failure, Health, Pool},
     timestamp::Timestamp,
 };
@@ -145,12 +146,14 @@ impl Store for RedisStore {
         let window = i64::try_from(order.window.as_secs()).expect("checked: at most a day");
         let hexes: Vec<_> = nonces.iter().map(NonceValue::to_hex).collect();
         let bounds = Bounds { quota: self.limits.outstanding_per_issuer, capacity: self.limits.capacity };
-        match self.pool.run_if_fit::<String>(&script::issue(&self.keys, order, &hexes, now, bounds)).await {
-            Ok(reply) if reply == "issued" => {
+        let call = script::issue(&self.keys, order, &hexes, now, bounds);
+        match self.pool.run_if_fit::<script::IssueReply>(&call).await {
+            Ok((reply, ..)) if reply == "issued" => {
                 let expires_at = now.plus_seconds(window);
                 Ok(nonces.into_iter().map(|nonce| Issued { nonce, issued_at: now, expires_at }).collect())
             }
-            Ok(reply) if reply == "full" => Err(Error::Refused(Refusal::StoreFull)),
+            Ok((reply, ..)) if reply == "full" => Err(Error::Refused(Refusal::StoreFull)),
+            Ok((reply, at, wait)) if reply == "limited" => Err(limited(&order.charges, at, wait)),
             Ok(reply) => Err(Failure::Reply(format!("issue: {reply:?}")).into()),
             Err(failure) if failure.is_out_of_memory() => Err(Error::Refused(Refusal::StoreFull)),
             Err(failure) => Err(failure.into()),
@@ -160,7 +163,7 @@ impl Store for RedisStore {
     async fn spend(&self, claim: Claim, patience: Duration, now: Timestamp) -> Result<Spend, Error> {
         let token = SpendToken(random()?);
         let (hex, token_text) = (claim.nonce.to_hex(), hex::encode(token.0));
-        let call = script::spend(&self.keys, &claim.use_, &hex, &token_text, now, self.skew_seconds());
+        let call = script::spend(&self.keys, &claim, &hex, &token_text, now, self.skew_seconds());
         // However this ends without a Spent, also by being dropped, the token is given up.
         let unanswered = self.unfinished.begin(End { hex, token: token_text, outcome: Outcome::Reopened });
         let mut wait = Wait::at_most(patience);
@@ -178,6 +181,10 @@ impl Store for RedisStore {
                 SpendReply::Refused(refusal) => {
                     unanswered.confirmed();
                     return Err(Error::Refused(refusal));
+                }
+                SpendReply::Limited(at, wait) => {
+                    unanswered.confirmed();
+                    return Err(limited(&claim.charges, at, wait));
                 }
                 SpendReply::InProgress => {
                     // It may be a spend of ours whose reply was lost.
@@ -233,9 +240,22 @@ impl Store for RedisStore {
         Ok(())
     }
 
+    fn charges(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         self.pool.describe()
     }
+}
+
+/// A charge was refused; its number is counted from one.
+fn limited(charges: &[Charge], number: usize, microseconds: f64) -> Error {
+    let Some(charge) = number.checked_sub(1).and_then(|at| charges.get(at)) else {
+        return Failure::Reply(format!("charge {number} of {}", charges.len())).into();
+    };
+    let retry_after = Duration::try_from_secs_f64(microseconds / 1e6).unwrap_or(charge.quota.window());
+    Error::Limited(Box::new(Exceeded { charge: charge.clone(), retry_after }))
 }
 
 /// Short pauses between looks at a nonce in progress, longer each time, until patience ends.

@@ -6,8 +6,8 @@ use deadpool_redis::redis::Script;
 
 use super::keys::Keys;
 use crate::{
-    nonce::{Order, Refusal, Use},
-    redis::{Call, Failure},
+    nonce::{Claim, Order, Refusal},
+    redis::{self, Call, Failure},
     timestamp::Timestamp,
 };
 
@@ -18,8 +18,9 @@ macro_rules! script {
 }
 
 // The flags in the first line: without allow-oom Redis refuses a script over maxmemory.
-static ISSUE: LazyLock<Script> = script!("#!lua", "history.lua", "index.lua", "issue.lua");
-static SPEND: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "spend.lua");
+static ISSUE: LazyLock<Script> = script!("#!lua", "history.lua", "index.lua", "../../redis/charge.lua", "issue.lua");
+static SPEND: LazyLock<Script> =
+    script!("#!lua flags=allow-oom", "history.lua", "index.lua", "../../redis/charge.lua", "spend.lua");
 static SETTLE: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "settle.lua");
 static REOPEN: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "reopen.lua");
 static CLEANUP: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "cleanup.lua");
@@ -39,7 +40,7 @@ pub(super) struct Bounds {
     pub capacity: usize,
 }
 
-/// Answered with `issued` or `full`.
+/// Answered with an [`IssueReply`].
 pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp, bounds: Bounds) -> Call {
     let window = i64::try_from(order.window.as_secs()).expect("checked: at most a day");
     let now = now.unix_seconds();
@@ -53,7 +54,8 @@ pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp
         Some(subject) => call.arg("bound").arg(subject),
         None => call.arg("any").arg(""),
     };
-    call.arg(bounds.quota).arg(bounds.capacity).arg(&keys.prefix);
+    call.arg(bounds.quota).arg(bounds.capacity).arg(&keys.prefix).arg(order.charges.len());
+    redis::charge(&mut call, &keys.signer, &order.charges);
     call
 }
 
@@ -63,13 +65,15 @@ pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp
 /// issued_at, the end of the window and the skew are whole seconds, so comparing with the seconds
 /// of an instant, rounded down, decides the same as comparing with the instant. Whether the
 /// timestamp lies too far ahead is decided here, where both instants are at hand.
-pub(super) fn spend(keys: &Keys, use_: &Use, hex: &str, token: &str, now: Timestamp, skew: i64) -> Call {
+pub(super) fn spend(keys: &Keys, claim: &Claim, hex: &str, token: &str, now: Timestamp, skew: i64) -> Call {
+    let Claim { use_, charges, .. } = claim;
     let mut call = SPEND.key(keys.nonce(hex));
     call.key(&keys.outstanding).key(&keys.spent).key(&keys.issuers);
     call.arg(now.unix_seconds()).arg(use_.timestamp.unix_seconds() + skew);
     call.arg(if use_.timestamp > now.plus_seconds(skew) { "future" } else { "" });
     call.arg(use_.issuer.as_str()).arg(use_.attestation_type.as_str()).arg(&use_.subject_address);
-    call.arg(hex::encode(use_.content_digest)).arg(token).arg(hex);
+    call.arg(hex::encode(use_.content_digest)).arg(token).arg(hex).arg(charges.len());
+    redis::charge(&mut call, &keys.signer, charges);
     call
 }
 
@@ -108,14 +112,19 @@ fn indexed(script: &'static Script, keys: &Keys) -> Call {
     call
 }
 
+/// What `issue.lua` decided: a word, and of a refused charge which one and how long to wait (µs).
+pub(super) type IssueReply = (String, usize, f64);
+
 /// What `spend.lua` decided.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum SpendReply {
     Fresh,
     InProgress,
     /// With the answer as it was settled.
     Repeated(String),
     Refused(Refusal),
+    /// Which charge, counted from one, and how long to wait (µs).
+    Limited(usize, f64),
 }
 
 impl SpendReply {
@@ -129,6 +138,11 @@ impl SpendReply {
                 .find(|refusal| refusal.as_str() == detail)
                 .map(Self::Refused)
                 .ok_or_else(|| Failure::Reply(format!("refused for {detail:?}"))),
+            "limited" => {
+                let parts = detail.split_once(' ').and_then(|(at, wait)| Some((at.parse().ok()?, wait.parse().ok()?)));
+                let (at, wait) = parts.ok_or_else(|| Failure::Reply(format!("limited: {detail:?}")))?;
+                Ok(Self::Limited(at, wait))
+            }
             other => Err(Failure::Reply(format!("spend: {other:?}"))),
         }
     }

@@ -4,7 +4,11 @@
 -- ARGV 1 now (whole seconds)  2 the latest issued_at that fits the timestamp
 --      3 'future' when the timestamp lies too far ahead of now  4 issuer  5 type  6 subject
 --      7 digest of the content  8 token of this call  9 hex of the nonce
--- Returns two texts: what came of it, and the reason or the answer.
+--      10 number of charges, whose keys and arguments stand at the end (charge.lua)
+-- Returns two texts: what came of it, and the reason, the answer, or which charge was refused and
+-- the microseconds to wait.
+--
+-- Only a spend is charged: a retry that is told what it was told before costs nothing.
 --
 -- Single use. 'fresh' is returned only (a) in the step that takes the record from unspent or
 -- reopened to in_progress, or (b) to the very call, known by its random token, that did so before
@@ -15,10 +19,10 @@
 -- A token is good for one spend: once its call is over (reopened, or given up), the record keeps it
 -- so that a copy of the call still under way on a dead connection finds itself out of date.
 --
--- The mark is the first write. Should anything after it fail, the nonce stays spent.
+-- The mark is the first write but for the charges. Should anything after it fail, the nonce stays spent.
 --
--- allow-oom: a spend adds some 150 bytes to a record that was admitted when it was issued, so it
--- goes on when the store is full. Other errors, and an OOM all the same, are the caller's 503.
+-- allow-oom: a spend adds some 150 bytes to a record that was admitted when it was issued, and some
+-- to buckets that empty themselves, so it goes on when the store is full. Other errors, and an OOM all the same, are the caller's 503.
 local run_id, replid = current_history()
 local nonce = redis.call('HMGET', KEYS[1], 'run_id', 'replid', 'issuer', 'type', 'subject', 'issued_at',
   'expires_at', 'state', 'token', 'content', 'answer')
@@ -49,6 +53,9 @@ if state == 'in_progress' then
   return { token == ARGV[8] and 'fresh' or 'in_progress', '' }
 end
 if token == ARGV[8] then return { 'in_progress', '' } end
+
+local refused, wait = charge(tonumber(ARGV[10]), 11)
+if refused then return { 'limited', string.format('%d %.0f', refused, wait) } end
 
 redis.call('HSET', KEYS[1], 'state', 'in_progress', 'token', ARGV[8], 'content', ARGV[7])
 if not state and redis.call('ZREM', KEYS[2], ARGV[9] .. ' ' .. ARGV[4]) == 1 then

@@ -255,7 +255,8 @@ async fn a_copy_of_a_call_that_arrives_after_its_end_spends_nothing() {
     let token = "0123456789abcdef0123456789abcdef";
     for was_spent in [false, true] {
         let nonce = one(&store).await.to_hex();
-        let late = script::spend(&store.keys, &use_(), &nonce, token, now(), 300);
+        let claim = Claim::new(&Permit, NonceValue::parse(&nonce).unwrap(), use_());
+        let late = script::spend(&store.keys, &claim, &nonce, token, now(), 300);
         let spend_late = async || SpendReply::from_texts(store.pool.run(&late).await.unwrap()).unwrap();
         if was_spent {
             assert_eq!(spend_late().await, SpendReply::Fresh);
@@ -317,8 +318,8 @@ async fn nonces_that_a_failover_has_overtaken_are_not_handed_out() {
     let (hex, bounds) = ("ab".repeat(32), Bounds { quota: 10, capacity: 10 });
     let call = script::issue(&store.keys, &contract::order(), std::slice::from_ref(&hex), now(), bounds);
     for _ in 0..2 {
-        assert_eq!(store.pool.run::<String>(&call).await.unwrap(), "issued");
+        assert_eq!(store.pool.run::<script::IssueReply>(&call).await.unwrap().0, "issued");
     }
     server.command::<()>(&["HSET", &store.keys.nonce(&hex), "replid", &"0".repeat(40)]);
-    assert!(store.pool.run::<String>(&call).await.is_err());
+    assert!(store.pool.run::<script::IssueReply>(&call).await.is_err());
 }

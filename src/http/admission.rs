@@ -1,0 +1,75 @@
+//! The door itself: whoever is blocked or asks too much gets no further. Answers say how much is
+//! left (RateLimit headers, draft-ietf-httpapi-ratelimit-headers).
+
+use std::sync::Arc;
+
+use actix_web::{
+    Error, ResponseError,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        StatusCode,
+        header::{HeaderMap, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web,
+};
+
+use super::{problem::Problem, request};
+use crate::{limits::Left, service::Service};
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit");
+
+/// Admits requests to the API. Health, keys for verifiers and explanations are for everyone.
+pub async fn admit(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if !request.path().starts_with("/api/") {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    }
+    let service = request.app_data::<web::Data<Service>>().map(|data| Arc::clone(data));
+    let service = service.expect("every server is given the service");
+    let client = request::client(request.request());
+    let left = match service.admit(&client).await {
+        Ok(left) => left,
+        Err(refused) => return Ok(request.into_response(Problem::from(refused).error_response())),
+    };
+    let mut response = next.call(request).await?.map_into_boxed_body();
+    if is_stray(response.status()) {
+        service.note_stray_request(&client).await;
+    }
+    if let Some(left) = left
+        && !response.headers().contains_key(&REMAINING)
+    {
+        say(response.headers_mut(), left);
+    }
+    Ok(response)
+}
+
+/// What only those get who do not know the interface.
+fn is_stray(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+    )
+}
+
+fn say(headers: &mut HeaderMap, left: Left) {
+    let Left { requests, burst, per_second } = left;
+    let window = burst.div_ceil(per_second);
+    for (name, text) in [
+        (POLICY, format!("\"client\";q={burst};w={window}")),
+        (REMAINING, format!("\"client\";r={requests};t={}", burst.saturating_sub(requests).div_ceil(per_second))),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Who is turned away before anything is done: the blocked, and whoever asks too much. And what
+//! becomes of those who misbehave.
+
+use std::net::IpAddr;
+
+use crate::{
+    attestation::AttestationType,
+    audit::{Event, EventType, Severity},
+    client::Client,
+    limits::{
+        Block, Left, Target,
+        abuse::{Change, Factor, Score},
+    },
+    nonce::Refusal,
+    quota::{Exceeded, Principal},
+    service::{Class, Error, Service},
+};
+
+impl Service {
+    /// Lets a request in, or says why not.
+    pub async fn admit(&self, client: &Client) -> Result<Option<Left>, Error> {
+        let now = self.clock.now();
+        let address = Some(client.address).filter(|address| !self.limits.is_exempt(*address));
+        if let Some(block) = self.limits.blocks.against(address, Some(&client.identity), None, now) {
+            return Err(self.blocked(&block));
+        }
+        if !self.limits.config().enabled {
+            return Ok(None);
+        }
+        if address.is_some() && self.limits.scores.is_one_too_many(client.address, &client.identity, now) {
+            self.note_abuse(client, &[Principal::Address(client.address.into())], Factor::MultipleIdentities).await;
+        }
+        let taken = self.limits.take_address(client.address).and_then(|()| self.limits.take_client(client));
+        match taken {
+            Ok(left) => {
+                self.count_checks(&["address", "client"]);
+                Ok(Some(left))
+            }
+            Err(exceeded) => Err(self.exceeded(client, exceeded).await),
+        }
+    }
+
+    /// Refuses what is asked for a blocked subject.
+    pub fn admit_subject(&self, subject: &str) -> Result<(), Error> {
+        match self.limits.blocks.against(None, None, Some(subject), self.clock.now()) {
+            Some(block) => Err(self.blocked(&block)),
+            None => Ok(()),
+        }
+    }
+
+    fn blocked(&self, block: &Block) -> Error {
+        let limit = match block.target {
+            Target::Address(_) => "address",
+            Target::Client(_) => "client",
+            Target::Subject(_) => "subject",
+        };
+        self.metrics.ratelimit_blocked.with_label_values(&[limit, "block"]).inc();
+        Error::Blocked { id: block.id, until: block.expires_at }
+    }
+
+    pub(super) fn count_checks(&self, limits: &[&str]) {
+        for limit in limits {
+            self.metrics.ratelimit_checks.with_label_values(&[limit, "allowed"]).inc();
+        }
+    }
+
+    /// Counts a refusal and records it: the first of its kind, and then one a minute with the
+    /// number of those in between, so that a flood does not fill the trail.
+    pub(super) async fn exceeded(&self, client: &Client, exceeded: Exceeded) -> Error {
+        let (limit, reason) = (exceeded.charge.limit, exceeded.charge.window.as_str());
+        self.metrics.ratelimit_checks.with_label_values(&[limit, "refused"]).inc();
+        self.metrics.ratelimit_blocked.with_label_values(&[limit, reason]).inc();
+        let now = self.clock.now();
+        if let Some(unrecorded) = self.limits.is_news(&exceeded.charge, now) {
+            let resource = exceeded.charge.principal.to_string();
+            let event = Event::of_client(EventType::RateLimitExceeded, "limit", resource, client, now)
+                .failed(Severity::Warning)
+                .detail("limit", limit)
+                .detail("reason", reason)
+                .detail("retry_after_seconds", exceeded.retry_after_seconds())
+                .detail("not_recorded_before", unrecorded);
+            self.record_or_warn(event).await;
+        }
+        let mut principals = vec![Principal::Client(client.identity.clone())];
+        principals.extend(self.accountable_address(client.address));
+        if matches!(exceeded.charge.principal, Principal::Subject(_)) {
+            principals.push(exceeded.charge.principal.clone());
+        }
+        self.note_abuse(client, &principals, Factor::HighRequestRate).await;
+        Error::Limited(Box::new(exceeded))
+    }
+
+    /// An attestation was refused: that counts against its subject, and may count against whoever
+    /// asked.
+    pub(super) async fn note_failure(&self, client: &Client, kind: AttestationType, subject: &str, error: &Error) {
+        let own_fault = error.class() == Class::Caller && !matches!(error, Error::Blocked { .. } | Error::Limited(_));
+        if !self.limits.config().enabled || !own_fault {
+            return;
+        }
+        for limit in self.limits.fail(kind, subject).await {
+            tracing::info!(limit, subject, "too many failures: a cool-down begins");
+        }
+        let subject = Principal::Subject(subject.to_owned());
+        let mut principals = vec![Principal::Client(client.identity.clone())];
+        principals.extend(self.accountable_address(client.address));
+        // Whoever asks about a subject can do this to it: it is never enough to block it.
+        let with_subject: Vec<_> = principals.iter().cloned().chain([subject]).collect();
+        self.note_abuse(client, &with_subject, Factor::RepeatedFailures).await;
+        let factor = match error {
+            Error::Nonce(Refusal::AlreadyUsed | Refusal::IssuerMismatch | Refusal::NotFound) => {
+                Factor::SuspiciousPattern
+            }
+            Error::Nonce(Refusal::InvalidTimestamp) => Factor::TemporalAnomaly,
+            _ => return,
+        };
+        self.note_abuse(client, &principals, factor).await;
+    }
+
+    /// A request that is no part of the interface.
+    pub async fn note_stray_request(&self, client: &Client) {
+        if self.limits.config().enabled {
+            let mut principals = vec![Principal::Client(client.identity.clone())];
+            principals.extend(self.accountable_address(client.address));
+            self.note_abuse(client, &principals, Factor::BotBehavior).await;
+        }
+    }
+
+    /// The highest abuse scores, highest first; the gauges are brought up to date with them.
+    pub fn highest_scores(&self, count: usize) -> Vec<Score> {
+        let now = self.clock.now();
+        let scores = self.limits.scores.highest(usize::MAX, |principal| self.limits.blocks.knows(principal, now), now);
+        for kind in ["client", "address", "subject"] {
+            let highest =
+                scores.iter().find(|score| score.identifier.starts_with(kind)).map_or(0.0, |score| score.score);
+            self.metrics.abuse_score.with_label_values(&[kind]).set(highest);
+        }
+        scores.into_iter().take(count).collect()
+    }
+
+    /// One score, explained.
+    pub fn score(&self, principal: &Principal) -> Score {
+        let now = self.clock.now();
+        self.limits.scores.explain(principal, self.limits.blocks.knows(principal, now), now)
+    }
+
+    fn accountable_address(&self, address: IpAddr) -> Option<Principal> {
+        (!self.limits.is_exempt(address)).then(|| Principal::Address(address.into()))
+    }
+
+    async fn note_abuse(&self, client: &Client, principals: &[Principal], factor: Factor) {
+        let now = self.clock.now();
+        for principal in principals {
+            let known = self.limits.blocks.knows(principal, now);
+            let change = self.limits.scores.note(principal, factor, known, now);
+            if let Some(risk) = change.risen_to {
+                tracing::warn!(%principal, score = change.score, risk = risk.as_str(), "the abuse score has risen");
+                let event = Event::of_client(EventType::AbuseDetected, "score", principal.to_string(), client, now)
+                    .of_severity(Severity::Warning)
+                    .detail("score", change.score)
+                    .detail("risk", risk.as_str());
+                self.record_or_warn(event).await;
+            }
+            self.block_by_score(client, principal, change).await;
+        }
+    }
+
+    async fn record_or_warn(&self, event: Event) {
+        if let Err(error) = self.audit.record(event).await {
+            tracing::warn!(%error, "a limit could not be recorded");
+        }
+    }
+
+    async fn block_by_score(&self, client: &Client, principal: &Principal, change: Change) {
+        let (now, target) = (self.clock.now(), Target::of(principal));
+        let is_blocked =
+            || self.limits.blocks.all().iter().any(|block| block.target == target && block.is_in_force(now));
+        // A loopback client without a name is everybody on this machine.
+        let exempt = matches!(principal, Principal::Client(identity)
+            if self.limits.is_exempt(client.address) && *identity == client.identity && identity.is_anonymous());
+        if !change.blocks || exempt || is_blocked() {
+            return;
+        }
+        let length = i64::try_from(self.limits.config().abuse.block_for.as_secs()).expect("checked: at most 30 days");
+        let block = Block {
+            id: uuid::Uuid::now_v7(),
+            target,
+            reason: format!("abuse score {:.0}", change.score),
+            initiated_by: "abuse-score".into(),
+            actor: "abuse-score".into(),
+            created_at: now,
+            expires_at: Some(now.plus_seconds(length)),
+            removed_at: None,
+            removed_by: None,
+        };
+        // Boxed: a rare step that would make the state of every request larger.
+        let blocking = Box::pin(self.put_in_force(block, "abuse_score", |event| event.by("abuse-score")));
+        if let Err(error) = blocking.await {
+            tracing::error!(%error, %principal, "an abuser could not be blocked");
+        }
+    }
+}
