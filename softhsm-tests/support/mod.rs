@@ -7,7 +7,7 @@ pub mod http;
 pub mod own_process;
 pub mod pkcs11_tool;
 /// The same as the nonce store's own tests start.
-#[path = "../../src/nonce/redis/tests/server.rs"]
+#[path = "../../src/redis/test_server.rs"]
 #[allow(dead_code, reason = "those tests do more to it")]
 pub mod redis;
 pub mod routes;

@@ -93,6 +93,10 @@ impl Route {
             path = path.replace("{rotation_id}", &text(&appliance.get("/api/v1/rotations").ok()[0]["rotation_id"]));
         }
         if path.contains("{block_id}") {
+            if appliance.get("/api/v1/blocks").ok() == json!([]) {
+                let block = acceptable_body("/api/v1/blocks", appliance);
+                assert_eq!(appliance.post("/api/v1/blocks", &block).status, 201);
+            }
             path = path.replace("{block_id}", &text(&appliance.get("/api/v1/blocks").ok()[0]["id"]));
         }
         path = path.replace("{identifier}", "address:192.0.2.1");

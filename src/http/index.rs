@@ -39,7 +39,7 @@ GET  /api/v1/abuse/{identifier}                 one score, factor by factor (cli
 GET  /api/v1/blocks                             blocks in force, newest first ?all=true
 POST /api/v1/blocks                             {address or client or subject, reason, initiated_by, duration_seconds?}
 GET  /api/v1/blocks/{block_id}                  one block
-DEL  /api/v1/blocks/{block_id}                  lift it {initiated_by?}
+DELETE /api/v1/blocks/{block_id}                lift it {initiated_by?}
 POST /api/v1/attestations                       the main job
 POST /api/v1/attestations/verify                an attestation, whole
 POST /api/v1/sign                               opaque data {data, purpose, key_id?, request_id?}

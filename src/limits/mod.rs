@@ -12,12 +12,6 @@ mod local;
 mod recent;
 mod shared;
 
-/// The same that the nonce store's tests start.
-#[cfg(test)]
-#[path = "../nonce/redis/tests/server.rs"]
-#[allow(dead_code, reason = "those tests do more to it")]
-mod redis_server;
-
 use std::net::IpAddr;
 
 pub use blocks::{Block, Blocks, Target};

@@ -77,9 +77,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        limits::{local::Local, redis_server::RedisServer},
+        limits::local::Local,
         quota::{Charge, Principal, Quota},
-        redis::{Config, charge},
+        redis::{Config, charge, test_server::RedisServer},
     };
 
     static CHARGE: LazyLock<Script> = LazyLock::new(|| {

@@ -10,6 +10,8 @@ mod health;
 mod pool;
 mod sentinel;
 mod server;
+#[cfg(test)]
+pub(crate) mod test_server;
 
 use std::{sync::LazyLock, time::Duration};
 

@@ -15,7 +15,6 @@ mod load;
 mod outages;
 mod proxy;
 mod sentinel;
-mod server;
 mod single_use;
 mod tls;
 
@@ -26,6 +25,7 @@ use crate::nonce::{
     Use,
     contract::{self, Permit, answer, now, one, use_},
 };
+use crate::redis::test_server as server;
 use crate::redis::{Cluster, Config, Sentinel};
 use server::RedisServer;
 
