@@ -1,7 +1,7 @@
 //! The door itself: whoever is blocked or asks too much gets no further. Answers say how much is
 //! left (RateLimit headers, draft-ietf-httpapi-ratelimit-headers).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     Error, ResponseError,
@@ -17,6 +17,10 @@ use actix_web::{
 
 use super::{problem::Problem, request};
 use crate::{limits::Left, service::Service};
+
+/// How long a refusal at the door is held back: whoever floods us over a connection then costs us ten
+/// answers a second, not thousands, and others get their turn.
+const REFUSAL_TAKES: Duration = Duration::from_millis(100);
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit");
@@ -34,7 +38,10 @@ pub async fn admit(
     let client = request::client(request.request());
     let left = match service.admit(&client).await {
         Ok(left) => left,
-        Err(refused) => return Ok(request.into_response(Problem::from(refused).error_response())),
+        Err(refused) => {
+            tokio::time::sleep(REFUSAL_TAKES).await;
+            return Ok(request.into_response(Problem::from(refused).error_response()));
+        }
     };
     let mut response = next.call(request).await?.map_into_boxed_body();
     if is_stray(response.status()) {
