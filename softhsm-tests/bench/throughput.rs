@@ -32,6 +32,7 @@ use cryptoki::{
 use serde_json::json;
 use support::{
     appliance::{Appliance, attestation_request},
+    redis::RedisServer,
     softhsm::{MODULE, PIN, SoftHsm},
 };
 
@@ -58,17 +59,29 @@ fn main() {
     let two = bare_in_child(&token, 2);
     show("bare C_Sign, P-256, 1 thread", &one);
     show("bare C_Sign, P-256, 2 threads", &two);
-    let appliance = Appliance::serve(&token, &token.config(home.path(), &info)).unwrap();
-    for connections in [1, 16, 64] {
-        let full = load(&appliance, connections);
-        show(&format!("attestations, {connections} connections"), &full);
-        println!(
-            "  = {:.2} of the bare rate (1 thread), {:.2} times its CPU",
-            full.rate / one.rate,
-            full.cpu / one.cpu
-        );
+    let redis = RedisServer::start(&[]);
+    let in_redis = format!("{info}[redis]\nurl = \"{}\"\n", redis.url());
+    for (name, settings, verify, connections) in [
+        ("verified", &info, true, &[1, 16, 64][..]),
+        ("verified, nonces in Redis", &in_redis, true, &[16]),
+        ("not verified", &info, false, &[16]),
+        ("not verified, nonces in Redis", &in_redis, false, &[16, 64]),
+    ] {
+        let config = token.config(home.path(), settings);
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[token]", &format!("[token]\nverify_signatures = {verify}"))).unwrap();
+        let appliance = Appliance::serve(&token, &config).unwrap();
+        for connections in connections {
+            let full = load(&appliance, *connections);
+            show(&format!("{name}, {connections} connections"), &full);
+            println!(
+                "  = {:.2} of the bare rate (1 thread), {:.2} times its CPU",
+                full.rate / one.rate,
+                full.cpu / one.cpu
+            );
+        }
+        appliance.stop();
     }
-    appliance.stop();
 }
 
 struct Figures {
