@@ -16,6 +16,7 @@ mod limits;
 mod main_job;
 mod pin;
 mod readme;
+mod recovery;
 mod retries;
 mod support;
 mod token_objects;

@@ -105,8 +105,12 @@ async fn follow_ledger(service: Arc<Service>, every: Duration) {
         match (&result, healthy) {
             (Err(error), true) => {
                 tracing::error!(%error, "the key ledger cannot be read: signing stops when the lease ends");
+                service.note_ledger(Some(error)).await;
             }
-            (Ok(_), false) => tracing::info!("the key ledger is readable again"),
+            (Ok(_), false) => {
+                tracing::info!("the key ledger is readable again");
+                service.note_ledger(None).await;
+            }
             (Ok(_), true) | (Err(_), false) => {}
         }
         healthy = result.is_ok();

@@ -144,6 +144,8 @@ impl Error {
                 | token::Error::Worker(_)
                 | token::Error::KeyMissing { .. }
                 | token::Error::KeyPolicy(_)
+                | token::Error::Lost(_)
+                | token::Error::PinSource(_)
                 | token::Error::Call(_) => Class::Dependency,
             },
             Self::Audit(audit::Error::Failed) | Self::Internal(_) => Class::Fatal,

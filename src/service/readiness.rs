@@ -133,7 +133,7 @@ impl Service {
             Ok(()) => Dependency { name: "token", healthy: true, detail: identity.uri().to_string() },
             Err(error) => {
                 tracing::warn!(%error, "the token does not answer as it should");
-                Dependency { name: "token", healthy: false, detail: "the token does not answer, or the active key is not in it; see the log. Restart this process once the token is back".into() }
+                Dependency { name: "token", healthy: false, detail: "the token does not answer, or the active key is not in it; see the log. It is looked for until it is back; a PIN that was refused is not tried again before a restart".into() }
             }
         }
     }

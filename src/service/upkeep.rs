@@ -71,6 +71,20 @@ impl Upkeep {
 }
 
 impl Service {
+    /// Records that the ledger cannot be read any more, or that it can again: once each.
+    pub async fn note_ledger(&self, trouble: Option<&Error>) {
+        let (now, token) = (self.clock.now(), self.token.identity().uri().to_string());
+        let event = match trouble {
+            Some(error) => Event::of_service(EventType::Error, "token_lost", token, now)
+                .failed(Severity::Critical)
+                .detail("reason", error.kind()),
+            None => Event::of_service(EventType::HealthCheck, "token_back", token, now),
+        };
+        if let Err(error) = self.audit.record(event).await {
+            tracing::warn!(%error, "the state of the token could not be recorded");
+        }
+    }
+
     async fn do_what_is_due(&self) -> Result<(), Error> {
         let actor = Actor::program("automatic");
         let standing = self.keyring.standing();

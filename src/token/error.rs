@@ -32,6 +32,11 @@ pub enum Error {
     Deadline(Duration),
     #[error("the token returned a signature that does not verify with the key's public half")]
     BadSignature,
+    /// The way to the token is gone; it is being looked for.
+    #[error("{0}")]
+    Lost(&'static str),
+    #[error("the PIN cannot be read again: {0}")]
+    PinSource(String),
     #[error("{0}")]
     Call(#[from] CallError),
 }
@@ -102,34 +107,145 @@ fn ckr_name(code: RvError) -> String {
     name
 }
 
-/// The PIN's share of what C_Login can answer.
-pub(super) fn pin_problem(code: RvError) -> Option<PinProblem> {
+/// What an error asks of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// The session or a handle was lost: the call is made once more in a fresh session, with the
+    /// objects looked for anew. If that fails as well, the connection is made anew.
+    FreshSession,
+    /// The connection was lost: the module is finalized and initialized again, once for all workers,
+    /// and logged in.
+    Reopen,
+    /// The PIN was refused: nobody tries it again before somebody has looked.
+    Pin(PinProblem),
+    /// The same call would get the same answer.
+    Refusal,
+}
+
+/// The decision for every code of PKCS#11 v3.1 §6.
+pub(super) fn remedy(code: RvError) -> Remedy {
+    use RvError as Ckr;
     match code {
-        RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => Some(PinProblem::Incorrect),
-        RvError::PinLocked => Some(PinProblem::Locked),
-        RvError::PinExpired => Some(PinProblem::MustBeChanged),
-        RvError::UserPinNotInitialized => Some(PinProblem::NotInitialised),
-        _ => None,
+        Ckr::SessionHandleInvalid
+        | Ckr::SessionClosed
+        | Ckr::ObjectHandleInvalid
+        | Ckr::KeyHandleInvalid
+        | Ckr::KeyChanged
+        | Ckr::OperationActive
+        | Ckr::OperationNotInitialized
+        | Ckr::Cancel
+        | Ckr::FunctionCanceled => Remedy::FreshSession,
+
+        // Modules answer with these whatever has happened to the token or the way to it.
+        Ckr::GeneralError
+        | Ckr::FunctionFailed
+        | Ckr::HostMemory
+        | Ckr::DeviceError
+        | Ckr::DeviceMemory
+        | Ckr::DeviceRemoved
+        | Ckr::TokenNotPresent
+        | Ckr::TokenNotRecognized
+        | Ckr::SlotIdInvalid
+        | Ckr::SessionCount
+        | Ckr::UserNotLoggedIn
+        | Ckr::UserAnotherAlreadyLoggedIn
+        | Ckr::UserTooManyTypes
+        | Ckr::CryptokiNotInitialized
+        | Ckr::CryptokiAlreadyInitialized
+        | Ckr::MutexBad
+        | Ckr::MutexNotLocked
+        | Ckr::CantLock
+        | Ckr::RandomNoRng
+        | Ckr::VendorDefined(_)
+        | Ckr::UnknownErrorCode(_) => Remedy::Reopen,
+
+        Ckr::PinIncorrect | Ckr::PinInvalid | Ckr::PinLenRange => Remedy::Pin(PinProblem::Incorrect),
+        Ckr::PinLocked => Remedy::Pin(PinProblem::Locked),
+        Ckr::PinExpired => Remedy::Pin(PinProblem::MustBeChanged),
+        Ckr::UserPinNotInitialized => Remedy::Pin(PinProblem::NotInitialised),
+
+        Ckr::ArgumentsBad
+        | Ckr::NoEvent
+        | Ckr::NeedToCreateThreads
+        | Ckr::AttributeReadOnly
+        | Ckr::AttributeSensitive
+        | Ckr::AttributeTypeInvalid
+        | Ckr::AttributeValueInvalid
+        | Ckr::ActionProhibited
+        | Ckr::DataInvalid
+        | Ckr::DataLenRange
+        | Ckr::EncryptedDataInvalid
+        | Ckr::EncryptedDataLenRange
+        | Ckr::FunctionNotParallel
+        | Ckr::FunctionNotSupported
+        | Ckr::CurveNotSupported
+        | Ckr::KeySizeRange
+        | Ckr::KeyTypeInconsistent
+        | Ckr::KeyNotNeeded
+        | Ckr::KeyNeeded
+        | Ckr::KeyIndigestible
+        | Ckr::KeyFunctionNotPermitted
+        | Ckr::KeyNotWrappable
+        | Ckr::KeyUnextractable
+        | Ckr::MechanismInvalid
+        | Ckr::MechanismParamInvalid
+        | Ckr::SessionParallelNotSupported
+        | Ckr::SessionReadOnly
+        | Ckr::SessionExists
+        | Ckr::SessionReadOnlyExists
+        | Ckr::SessionReadWriteSoExists
+        | Ckr::SignatureInvalid
+        | Ckr::SignatureLenRange
+        | Ckr::TemplateIncomplete
+        | Ckr::TemplateInconsistent
+        | Ckr::TokenWriteProtected
+        | Ckr::UnwrappingKeyHandleInvalid
+        | Ckr::UnwrappingKeySizeRange
+        | Ckr::UnwrappingKeyTypeInconsistent
+        | Ckr::UserAlreadyLoggedIn
+        | Ckr::UserTypeInvalid
+        | Ckr::WrappedKeyInvalid
+        | Ckr::WrappedKeyLenRange
+        | Ckr::WrappingKeyHandleInvalid
+        | Ckr::WrappingKeySizeRange
+        | Ckr::WrappingKeyTypeInconsistent
+        | Ckr::RandomSeedNotSupported
+        | Ckr::DomainParamsInvalid
+        | Ckr::BufferTooSmall
+        | Ckr::SavedStateInvalid
+        | Ckr::InformationSensitive
+        | Ckr::StateUnsaveable
+        | Ckr::NewPinMode
+        | Ckr::NextOtp
+        | Ckr::ExceededMaxIterations
+        | Ckr::FipsSelfTestFailed
+        | Ckr::LibraryLoadFailed
+        | Ckr::PinTooWeak
+        | Ckr::PublicKeyInvalid
+        | Ckr::FunctionRejected => Remedy::Refusal,
     }
 }
 
 impl Error {
-    /// True when a fresh session and a fresh look for the object may help: the handle or the
-    /// session was lost, not the key. Signing is safe to repeat, since nothing was released.
-    /// So is a key that is not there: SoftHSM2 leaves out an object whose file another process
-    /// held while it was read.
-    pub(super) fn is_stale(&self) -> bool {
-        let Self::Call(call) = self else { return matches!(self, Self::KeyMissing { .. }) };
-        matches!(
-            call.code(),
-            Some(
-                RvError::SessionHandleInvalid
-                    | RvError::SessionClosed
-                    | RvError::ObjectHandleInvalid
-                    | RvError::KeyHandleInvalid
-                    | RvError::OperationActive
-            )
-        )
+    /// What is to be done. A key that is not there may be one that is not seen: SoftHSM2 leaves out
+    /// an object whose file another process held while it was read, and shows an empty token when
+    /// its directory is away.
+    pub(super) fn remedy(&self) -> Remedy {
+        match self {
+            Self::Call(call) => call.code().map_or(Remedy::FreshSession, remedy),
+            Self::KeyMissing { .. } => Remedy::FreshSession,
+            Self::Lost(_) | Self::NoToken { .. } => Remedy::Reopen,
+            Self::Pin(problem) => Remedy::Pin(*problem),
+            Self::Module { .. }
+            | Self::Initialize { .. }
+            | Self::AmbiguousToken { .. }
+            | Self::PinSource(_)
+            | Self::Worker(_)
+            | Self::KeyPolicy(_)
+            | Self::Busy
+            | Self::Deadline(_)
+            | Self::BadSignature => Remedy::Refusal,
+        }
     }
 
     /// True when starting again cannot help before somebody changes the configuration or the token.
@@ -145,6 +261,8 @@ impl Error {
             | Self::Busy
             | Self::Deadline(_)
             | Self::BadSignature
+            | Self::Lost(_)
+            | Self::PinSource(_)
             | Self::Call(_) => false,
             Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
         }

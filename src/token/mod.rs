@@ -13,6 +13,7 @@ mod ledger;
 mod mechanism;
 mod module;
 pub mod provision;
+mod recovery;
 mod session;
 mod template;
 mod uri;
@@ -238,8 +239,7 @@ impl Token {
     /// Whether the token answers: C_GetTokenInfo, which notices a token that has gone while
     /// C_FindObjects still says "nothing found".
     pub async fn ping(&self) -> Result<(), Error> {
-        let module = Arc::clone(&self.module);
-        self.asking.call(self.deadline, move |_| module.check_presence()).await
+        self.asking.call(self.deadline, session::TokenSession::check_presence).await
     }
 }
 

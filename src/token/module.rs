@@ -1,6 +1,13 @@
 //! The process-wide PKCS#11 context: the loaded module, the one token, and the login.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
@@ -10,10 +17,15 @@ use cryptoki::{
     session::{Session, UserType},
     slot::{Slot, TokenInfo},
 };
-use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard};
+use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockReadGuard};
 use secrecy::SecretString;
 
-use super::{Config, Error, OptionalAttribute, PinProblem, TokenUri, error, mechanism};
+use super::{
+    Config, Error, OptionalAttribute, PinProblem, TokenUri,
+    error::{Remedy, remedy},
+    mechanism,
+    recovery::Recovery,
+};
 use crate::key::Algorithm;
 
 /// What names the token that is in use.
@@ -42,29 +54,67 @@ impl TokenIdentity {
     }
 }
 
-/// The context. Login belongs to the process, not to a session, and ends with the last session:
-/// the anchor keeps it.
+/// The context, and the connection to the token when there is one.
 pub(super) struct Module {
     context: Pkcs11,
-    slot: Slot,
-    /// `Session` is not Sync; nothing is ever called on this one.
-    anchor: Mutex<Option<Session>>,
-    /// Some modules hand the same number to two threads that open sessions at once (tpm2-pkcs11).
-    opening: Mutex<()>,
+    config: Config,
     identity: TokenIdentity,
     algorithms: Vec<Algorithm>,
-    omit: Vec<OptionalAttribute>,
-    reports_local: bool,
+    /// Read by whoever calls the module; written while it is finalized and initialized again, which
+    /// under a call in progress would crash (PKCS#11 v3.1 §5.4 leaves it undefined).
+    connection: RwLock<Option<Connection>>,
+    /// Counts the connections: whatever was found through an earlier one is void.
+    generation: AtomicU64,
+    /// What holds sessions: emptied before the module is finalized, since session numbers begin anew
+    /// after C_Initialize, and closing a stale one would close a new one.
+    holders: Mutex<Vec<Weak<dyn HoldsSession>>>,
+    recovery: Mutex<Recovery>,
+    /// Objects of ours were seen on it.
+    has_objects: AtomicBool,
+    /// Some modules hand the same number to two threads that open sessions at once (tpm2-pkcs11).
+    opening: Mutex<()>,
     /// Held while objects are looked for, made or destroyed, where the profile asks for it.
     objects: Option<ReentrantMutex<()>>,
 }
+
+/// Something with a session that can be told to let it go.
+pub(super) trait HoldsSession: Send + Sync {
+    /// Closes the session. Only called while nobody is in the module.
+    fn let_go(&self);
+}
+
+/// A login. It belongs to the process, not to a session, and ends with the last session: the anchor
+/// keeps it.
+pub(super) struct Connection {
+    slot: Slot,
+    /// `Session` is not Sync; nothing is ever called on this one.
+    _anchor: Mutex<Session>,
+}
+
+/// How long a call in progress may hold up making the connection anew.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Module {
     /// Loads, initializes, finds the token, looks at its PIN flags, logs in exactly once.
     pub fn open(config: &Config, pin: &SecretString) -> Result<Self, Error> {
         let context = load(&config.module)?;
-        match Self::log_in(context.clone(), config, pin) {
-            Ok(module) => Ok(module),
+        initialize(&context, &config.module)?;
+        let connected = connect(&context, &config.uri, pin)
+            .and_then(|(connection, identity)| Ok((offered_by(config, &context, &connection)?, connection, identity)));
+        match connected {
+            Ok((algorithms, connection, identity)) => Ok(Self {
+                context,
+                config: config.clone(),
+                identity,
+                algorithms,
+                connection: RwLock::new(Some(connection)),
+                generation: AtomicU64::new(1),
+                holders: Mutex::default(),
+                recovery: Mutex::default(),
+                has_objects: AtomicBool::new(false),
+                opening: Mutex::new(()),
+                objects: config.objects_one_at_a_time.then(|| ReentrantMutex::new(())),
+            }),
             Err(error) => {
                 // Leave the process as if the module had never been loaded, so that a caller may
                 // look again; a failing finalize changes nothing about the error to report.
@@ -74,41 +124,67 @@ impl Module {
         }
     }
 
-    fn log_in(context: Pkcs11, config: &Config, pin: &SecretString) -> Result<Self, Error> {
-        let (slot, info) = find_token(&context, &config.uri)?;
-        refuse_risky_pin(&info)?;
-        let anchor = context.open_rw_session(slot)?;
-        match anchor.login(UserType::User, Some(pin)) {
-            Ok(()) | Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-            Err(CryptokiError::Pkcs11(code, function)) => {
-                return Err(match error::pin_problem(code) {
-                    Some(problem) => Error::Pin(problem),
-                    None => CryptokiError::Pkcs11(code, function).into(),
-                });
-            }
-            Err(other) => return Err(other.into()),
-        }
-        let algorithms = match &config.algorithms {
-            Some(named) => named.clone(),
-            None => offered_algorithms(&context, slot, &anchor)?,
-        };
-        Ok(Self {
-            identity: TokenIdentity::of(&info),
-            context,
-            slot,
-            anchor: Mutex::new(Some(anchor)),
-            opening: Mutex::new(()),
-            algorithms,
-            omit: config.omit.clone(),
-            reports_local: config.reports_local,
-            objects: config.objects_one_at_a_time.then(|| ReentrantMutex::new(())),
-        })
+    /// Has this one let go of its session whenever the connection is made anew.
+    pub fn register(&self, holder: Weak<dyn HoldsSession>) {
+        self.holders.lock().push(holder);
+    }
+
+    /// The right to call the module, until it is dropped, and the number of the connection.
+    pub fn connected(&self) -> (RwLockReadGuard<'_, Option<Connection>>, u64) {
+        let connection = self.connection.read();
+        (connection, self.generation.load(Ordering::Acquire))
     }
 
     /// A new read/write session, already logged in.
-    pub fn session(&self) -> Result<Session, Error> {
+    pub fn session(&self, connection: Option<&Connection>) -> Result<Session, Error> {
+        let Connection { slot, .. } = connection.ok_or(LOST)?;
         let _one_at_a_time = self.opening.lock();
-        Ok(self.context.open_rw_session(self.slot)?)
+        Ok(self.context.open_rw_session(*slot)?)
+    }
+
+    /// Makes the connection anew, unless somebody has done so since the connection `seen`. Once for
+    /// all workers, and not more often than [`Recovery`] allows.
+    pub fn reopen(&self, seen: u64) -> Result<(), Error> {
+        let mut recovery = self.recovery.lock();
+        if self.generation.load(Ordering::Acquire) != seen {
+            return Ok(());
+        }
+        recovery.permit(Instant::now())?;
+        let Some(mut connection) = self.connection.try_write_for(PATIENCE) else {
+            recovery.failed(Instant::now(), None);
+            return Err(Error::Lost("a call that does not end keeps the module from being initialized again"));
+        };
+        for holder in self.holders.lock().iter().filter_map(Weak::upgrade) {
+            holder.let_go();
+        }
+        *connection = None;
+        match self.connect_again() {
+            Ok(made) => {
+                *connection = Some(made);
+                self.generation.fetch_add(1, Ordering::AcqRel);
+                recovery.succeeded(Instant::now());
+                tracing::warn!("the connection to the token was made anew");
+                Ok(())
+            }
+            Err(error) => {
+                recovery.failed(Instant::now(), Some(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Nobody is in the module, and no session is open.
+    fn connect_again(&self) -> Result<Connection, Error> {
+        // It fails when the module was not initialized: then there is nothing to finalize.
+        let _ = self.context.clone().finalize();
+        initialize(&self.context, &self.config.module)?;
+        let source = self.config.pin_source().map_err(Error::PinSource)?;
+        let pin = source.read().map_err(|error| Error::PinSource(error.to_string()))?;
+        let (connection, present) = connect(&self.context, &self.config.uri, &pin)?;
+        if present != self.identity {
+            return Err(Error::NoToken { uri: self.identity.uri(), present: present.uri().to_string() });
+        }
+        Ok(connection)
     }
 
     /// The right to look for, make or destroy objects, until it is dropped. SoftHSM2 takes a file that
@@ -119,25 +195,42 @@ impl Module {
     }
 
     /// Asks the token for its information: the one call that notices a vanished token everywhere.
-    pub fn check_presence(&self) -> Result<(), Error> {
-        let info = self.context.get_token_info(self.slot)?;
-        let present = TokenIdentity::of(&info);
+    pub fn check_presence(&self, connection: Option<&Connection>) -> Result<(), Error> {
+        let Connection { slot, .. } = connection.ok_or(LOST)?;
+        let present = TokenIdentity::of(&self.context.get_token_info(*slot)?);
         if present == self.identity {
             return Ok(());
         }
         Err(Error::NoToken { uri: self.identity.uri(), present: present.uri().to_string() })
     }
 
-    /// Closes the last session, which logs out, and finalizes. Every other session must be gone:
-    /// session numbers begin anew after C_Initialize, and a stale one would close a new one.
+    /// Closes the last session, which logs out, and finalizes, for good. Every other session must be
+    /// gone.
     pub fn close(&self) -> Result<(), Error> {
-        match self.anchor.lock().take() {
-            Some(anchor) => {
-                drop(anchor);
+        self.recovery.lock().end();
+        match self.connection.write().take() {
+            Some(connection) => {
+                drop(connection);
                 Ok(self.context.clone().finalize()?)
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether objects of ours are seen. A token that has shown some and shows none is not empty: it
+    /// is away (SoftHSM2 whose directory was moved answers CKR_OK and finds nothing).
+    pub fn expect_objects(&self, seen: bool) -> Result<(), Error> {
+        if seen {
+            self.has_objects.store(true, Ordering::Relaxed);
+        } else if self.has_objects.load(Ordering::Relaxed) {
+            return Err(Error::Lost("the token shows none of its objects any more"));
+        }
+        Ok(())
+    }
+
+    /// An object of ours was destroyed: it may have been the last one.
+    pub fn may_be_empty(&self) {
+        self.has_objects.store(false, Ordering::Relaxed);
     }
 
     pub fn identity(&self) -> &TokenIdentity {
@@ -149,25 +242,57 @@ impl Module {
     }
 
     pub fn omitted(&self) -> &[OptionalAttribute] {
-        &self.omit
+        &self.config.omit
     }
 
     pub fn omits(&self, part: OptionalAttribute) -> bool {
-        self.omit.contains(&part)
+        self.config.omit.contains(&part)
     }
 
     pub fn reports_local(&self) -> bool {
-        self.reports_local
+        self.config.reports_local
     }
 }
 
-/// Loads and initializes a module.
+/// There is no connection now.
+const LOST: Error = Error::Lost("the token is away; it is being looked for");
+
+/// Loads a module.
 pub(super) fn load(path: &Path) -> Result<Pkcs11, Error> {
-    let context = Pkcs11::new(path).map_err(|source| Error::Module { path: path.to_owned(), source: source.into() })?;
+    Pkcs11::new(path).map_err(|source| Error::Module { path: path.to_owned(), source: source.into() })
+}
+
+/// C_Initialize.
+pub(super) fn initialize(context: &Pkcs11, path: &Path) -> Result<(), Error> {
     context
         .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-        .map_err(|source| Error::Initialize { path: path.to_owned(), source: source.into() })?;
-    Ok(context)
+        .map_err(|source| Error::Initialize { path: path.to_owned(), source: source.into() })
+}
+
+/// Finds the token and logs in, exactly once.
+fn connect(context: &Pkcs11, uri: &TokenUri, pin: &SecretString) -> Result<(Connection, TokenIdentity), Error> {
+    let (slot, info) = find_token(context, uri)?;
+    refuse_risky_pin(&info)?;
+    let anchor = context.open_rw_session(slot)?;
+    match anchor.login(UserType::User, Some(pin)) {
+        Ok(()) | Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
+        Err(CryptokiError::Pkcs11(code, function)) => {
+            return Err(match remedy(code) {
+                Remedy::Pin(problem) => Error::Pin(problem),
+                Remedy::FreshSession | Remedy::Reopen | Remedy::Refusal => CryptokiError::Pkcs11(code, function).into(),
+            });
+        }
+        Err(other) => return Err(other.into()),
+    }
+    Ok((Connection { slot, _anchor: Mutex::new(anchor) }, TokenIdentity::of(&info)))
+}
+
+/// The algorithms that the profile names, or else those found out.
+fn offered_by(config: &Config, context: &Pkcs11, connection: &Connection) -> Result<Vec<Algorithm>, Error> {
+    match &config.algorithms {
+        Some(named) => Ok(named.clone()),
+        None => offered_algorithms(context, connection.slot, &context.open_rw_session(connection.slot)?),
+    }
 }
 
 /// The one initialised token that the URI names. Slot numbers are not looked at: they change.

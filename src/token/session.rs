@@ -2,26 +2,41 @@
 //! session is thrown away, since an operation begun and not ended would block it for ever
 //! (CKR_OPERATION_ACTIVE), and PKCS#11 v2.40 has no way to cancel one.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use cryptoki::{
     mechanism::MechanismType,
     object::{Attribute, AttributeType, CertificateType, ObjectClass, ObjectHandle},
     session::Session,
 };
+use parking_lot::Mutex;
 
 use super::{
     APPLICATION, CallError, Error, KeyAttributes, KeyObject,
     certificate::{self, CertificateParts},
+    error::Remedy,
     mechanism,
-    module::Module,
+    module::{Connection, HoldsSession, Module},
 };
 use crate::key::{Algorithm, StoredRecord};
 
 /// One worker's view of the token.
 pub(super) struct TokenSession {
     module: Arc<Module>,
-    live: Option<Live>,
+    live: Arc<Kept>,
+}
+
+/// The session that is kept between calls.
+#[derive(Default)]
+struct Kept(Mutex<Option<Live>>);
+
+impl HoldsSession for Kept {
+    fn let_go(&self) {
+        self.0.lock().take();
+    }
 }
 
 /// A session with the handles found in it.
@@ -34,49 +49,87 @@ struct Live {
     data_objects: Vec<(ObjectHandle, StoredRecord)>,
 }
 
+/// Whether a call looks for, makes or destroys objects, and so is made alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Objects {
+    Used,
+    Touched,
+}
+
+/// What came of a call, and the number of the connection it was made through.
+type Through<T> = (Result<T, Error>, u64);
+
 impl TokenSession {
     pub fn new(module: Arc<Module>) -> Self {
-        Self { module, live: None }
+        let live = Arc::new(Kept::default());
+        let held: Weak<Kept> = Arc::downgrade(&live);
+        module.register(held);
+        Self { module, live }
     }
 
-    /// Runs `call` on a live session; once more on a fresh one when the first was stale.
-    fn with<T>(&mut self, mut call: impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
-        match self.once(&mut call) {
-            Err(error) if error.is_stale() => self.once(&mut call),
-            result => result,
+    /// Runs `call` on a live session; once more on a fresh one when the first was stale, and once
+    /// more on a connection made anew when that was lost.
+    fn with<T>(&mut self, objects: Objects, mut call: impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
+        let (mut result, mut seen) = self.once(objects, &mut call);
+        if result.as_ref().is_err_and(|error| error.remedy() == Remedy::FreshSession) {
+            (result, seen) = self.once(objects, &mut call);
+        }
+        let Err(error) = result else { return result };
+        match error.remedy() {
+            Remedy::FreshSession | Remedy::Reopen if self.module.reopen(seen).is_ok() => {
+                self.once(objects, &mut call).0
+            }
+            // What went wrong first is the one to report.
+            Remedy::FreshSession | Remedy::Reopen | Remedy::Pin(_) | Remedy::Refusal => Err(error),
         }
     }
 
-    /// The same for a call that looks at objects: nobody makes or destroys any meanwhile.
-    fn looking<T>(&mut self, call: impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
-        let module = Arc::clone(&self.module);
-        let _alone = module.objects();
-        self.with(call)
+    fn once<T>(&self, objects: Objects, call: &mut impl FnMut(&mut Live) -> Result<T, Error>) -> Through<T> {
+        // In this order everywhere: the connection, the objects, the session.
+        let (connection, number) = self.module.connected();
+        let _alone = (objects == Objects::Touched).then(|| self.module.objects());
+        let mut kept = self.live.0.lock();
+        let live = kept.take().map_or_else(|| Live::new(&self.module, connection.as_ref()), Ok);
+        let result = live.and_then(|mut live| {
+            let done = call(&mut live)?;
+            *kept = Some(live);
+            Ok(done)
+        });
+        (result, number)
     }
 
-    fn once<T>(&mut self, call: &mut impl FnMut(&mut Live) -> Result<T, Error>) -> Result<T, Error> {
-        let mut live = match self.live.take() {
-            Some(live) => live,
-            None => Live::new(Arc::clone(&self.module))?,
-        };
-        let result = call(&mut live);
-        if result.is_ok() {
-            self.live = Some(live);
+    /// Runs `call` on the bare session, for what must not be done twice. It is never repeated, but
+    /// the next call finds a connection made anew where this one found it lost.
+    pub fn exclusively<T>(&mut self, call: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        let mut call = Some(call);
+        let mut run = |live: &mut Live| call.take().expect("`once` calls once")(&live.session);
+        let (result, seen) = self.once(Objects::Touched, &mut run);
+        if result.as_ref().is_err_and(|error| error.remedy() == Remedy::Reopen) {
+            // Whether it succeeds is for the next call to see.
+            let _ = self.module.reopen(seen);
         }
         result
     }
 
-    /// Runs `call` on the bare session, for the rare calls of key generation. Never repeated.
-    pub fn exclusively<T>(&mut self, call: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
-        let module = Arc::clone(&self.module);
-        let _alone = module.objects();
-        let mut call = Some(call);
-        self.once(&mut |live| call.take().expect("`once` calls once")(&live.session))
+    /// Whether the token answers: C_GetTokenInfo, which notices a token that has gone while
+    /// C_FindObjects still says "nothing found".
+    pub fn check_presence(&mut self) -> Result<(), Error> {
+        let look = || -> Through<()> {
+            let (connection, number) = self.module.connected();
+            (self.module.check_presence(connection.as_ref()), number)
+        };
+        match look() {
+            (Err(error), seen) if error.remedy() == Remedy::Reopen => {
+                self.module.reopen(seen).map_err(|_| error)?;
+                look().0
+            }
+            (looked, _) => looked,
+        }
     }
 
     /// C_Sign with the private key of this CKA_ID. `input` is what the mechanism takes.
     pub fn sign(&mut self, object_id: &[u8], algorithm: Algorithm, input: &[u8]) -> Result<Vec<u8>, Error> {
-        self.with(|live| {
+        self.with(Objects::Used, |live| {
             let key = live.private_key(object_id)?;
             Ok(live.session.sign(&mechanism::signing(algorithm), key, input)?)
         })
@@ -84,7 +137,7 @@ impl TokenSession {
 
     /// What the token reports of a private key.
     pub fn key_attributes(&mut self, object_id: &[u8]) -> Result<KeyAttributes, Error> {
-        self.looking(|live| {
+        self.with(Objects::Touched, |live| {
             let key = live.private_key(object_id)?;
             key_attributes(&live.session, key)
         })
@@ -93,7 +146,7 @@ impl TokenSession {
     /// The certificates of the key with this CKA_ID, the key's own first: the newest chain that was
     /// stored whole, or else the self-signed one.
     pub fn certificates(&mut self, object_id: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        self.looking(|live| {
+        self.with(Objects::Touched, |live| {
             let template = [Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(object_id.to_vec())];
             let mut stored = Vec::new();
             for handle in live.session.find_objects(&template)? {
@@ -130,9 +183,10 @@ impl TokenSession {
 
     /// Every data object with our application name.
     pub fn data_objects(&mut self) -> Result<Vec<StoredRecord>, Error> {
-        self.looking(|live| {
+        self.with(Objects::Touched, |live| {
             let ours = [Attribute::Class(ObjectClass::DATA), Attribute::Application(APPLICATION.into())];
             let present = live.session.find_objects(&ours)?;
+            live.module.expect_objects(!present.is_empty())?;
             live.data_objects.retain(|(handle, _)| present.contains(handle));
             for handle in present {
                 if !live.data_objects.iter().any(|(known, _)| *known == handle) {
@@ -157,12 +211,14 @@ impl TokenSession {
                 session.destroy_object(handle)?;
             }
             Ok(())
-        })
+        })?;
+        self.module.may_be_empty();
+        Ok(())
     }
 
     /// CKA_ID and CKA_LABEL of every key object whose label begins with `prefix`.
     pub fn key_objects(&mut self, prefix: &str) -> Result<Vec<KeyObject>, Error> {
-        self.looking(|live| {
+        self.with(Objects::Touched, |live| {
             let mut objects = Vec::new();
             for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
                 for handle in live.session.find_objects(&[Attribute::Class(class)])? {
@@ -191,7 +247,7 @@ impl TokenSession {
             }
             Ok(!found.is_empty())
         })?;
-        self.live = None;
+        self.live.let_go();
         let left = self.exclusively(|session| Ok(session.find_objects(&template)?))?;
         if left.is_empty() { Ok(found) } else { Err(CallError::nonsense("a private key that it had destroyed").into()) }
     }
@@ -229,8 +285,13 @@ impl TokenSession {
 }
 
 impl Live {
-    fn new(module: Arc<Module>) -> Result<Self, Error> {
-        Ok(Self { session: module.session()?, module, private_keys: HashMap::new(), data_objects: Vec::new() })
+    fn new(module: &Arc<Module>, connection: Option<&Connection>) -> Result<Self, Error> {
+        Ok(Self {
+            session: module.session(connection)?,
+            module: Arc::clone(module),
+            private_keys: HashMap::new(),
+            data_objects: Vec::new(),
+        })
     }
 
     /// The private key's handle, looked up by class too: some tokens break when C_Sign is given a
