@@ -186,7 +186,7 @@ impl App {
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
         let token = opened.token;
         let ledger = ledger(config, &token)?;
-        let (nonces, fleet) = shared_state(config).await?;
+        let (nonces, fleet) = shared_state(config, &clock).await?;
         let mut revoked_before = opened.marker.revoked()?;
         let mut accepted = opened.accepted;
         if !opened.marker.exists() {
@@ -208,6 +208,7 @@ impl App {
                 settle_time: config.fleet.settle_time(),
                 clock_skew: config.nonce.clock_skew,
                 nonce_window: config.nonce.window,
+                redis_clock_warning: config.nonce.redis_clock_warning,
                 patience: config.token.call_deadline,
             },
             keyring,
@@ -313,7 +314,7 @@ fn revoked_by_the_trail(config: &Config, standing: &Standing) -> Result<Seen, St
 
 /// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
 /// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
-async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn Fleet>), StartError> {
+async fn shared_state(config: &Config, clock: &Clock) -> Result<(Arc<dyn nonce::Store>, Arc<dyn Fleet>), StartError> {
     let Some(redis) = &config.redis else {
         if !config.fleet.single {
             tracing::warn!(
@@ -324,7 +325,7 @@ async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn
         return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(Single::default())));
     };
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
-    let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id).await?;
+    let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id, clock.clone()).await?;
     Ok((Arc::new(store), Arc::new(RedisFleet::new(pool, &config.signer.id, &instance(config)))))
 }
 

@@ -75,6 +75,14 @@ impl Timestamp {
         (self.0 - earlier.0).whole_seconds()
     }
 
+    /// Seconds that this instant lies after the span from `first` to `last`, negative when before it, 0
+    /// within.
+    #[must_use]
+    pub fn seconds_outside(self, first: Self, last: Self) -> f64 {
+        let nearest = self.0.clamp(first.0.min(last.0), first.0.max(last.0));
+        (self.0 - nearest).as_seconds_f64()
+    }
+
     /// The same instant without its fraction, for places that store whole seconds.
     #[must_use]
     pub fn truncated_to_seconds(self) -> Self {

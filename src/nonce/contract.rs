@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Answer, Claim, Config, Error, Order, Refusal, Spend, Store, Use};
+use super::{Answer, Claim, Config, Error, Order, Refusal, Removed, Spend, Store, Use};
 use crate::{
     attestation::{AttestationType, Issuer, Text},
     client::ClientIdentity,
@@ -160,12 +160,26 @@ pub(super) async fn an_issuer_holds_no_more_than_its_share(store: Arc<dyn Store>
     store.issue(&full(), 1, now()).await.unwrap();
 }
 
+pub(super) async fn the_counts_name_the_largest_issuers_first(store: Arc<dyn Store>) {
+    for (issuer, count) in [("bob", 2), ("carol", 80), ("alice", 2)] {
+        store.issue(&Order { issuer: issuer.into(), ..order() }, count, now()).await.unwrap();
+    }
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.per_issuer, [("carol".into(), 80), ("alice".into(), 2), ("bob".into(), 2)]);
+    assert_eq!((stats.issuers, stats.size(), stats.capacity, stats.outstanding_per_issuer), (3, 84, 1000, 100));
+    let near = |share: f64, expected: f64| (share - expected).abs() < 1e-9;
+    assert!(near(stats.fill(), 0.084) && near(stats.fullest_issuer(), 0.8), "{stats:?}");
+    let pinged = store.ping().await.unwrap();
+    assert_eq!((pinged.per_issuer, pinged.issuers), (vec![("carol".into(), 80)], 3));
+}
+
 pub(super) async fn expired_nonces_are_forgotten_and_counted(store: Arc<dyn Store>) {
-    let nonce = one(&*store).await;
+    let (nonce, used) = (one(&*store).await, one(&*store).await);
+    fresh(&*store, &used).await;
     assert_eq!(store.stats().await.unwrap().outstanding, 1);
-    assert_eq!(store.cleanup(now()).await.unwrap(), 0);
+    assert_eq!(store.cleanup(now()).await.unwrap().total(), 0);
     let later = now().plus_seconds(3601);
-    assert_eq!(store.cleanup(later).await.unwrap(), 1);
+    assert_eq!(store.cleanup(later).await.unwrap(), Removed { expired: 1, used: 1, batches: 1 });
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.outstanding, stats.spent, stats.expired_total), (0, 0, 1));
     assert_eq!(stats.last_cleanup, Some(later));
@@ -187,6 +201,7 @@ macro_rules! suite {
             after_a_known_failure_only_the_same_content_may_try_again,
             of_many_concurrent_spends_one_is_fresh_and_all_get_its_answer,
             an_issuer_holds_no_more_than_its_share,
+            the_counts_name_the_largest_issuers_first,
             expired_nonces_are_forgotten_and_counted
         );
     };

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Answer, Claim, Config, Error, Issued, Order, Refusal, Spend, SpendToken, Spent, Stats, Store, Use, random_nonce,
+    Answer, Claim, Config, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, Spend, SpendToken, Spent, Stats,
+    Store, Use, holders::Holders, random_nonce,
 };
 use crate::{client::ClientIdentity, nonce_value::NonceValue, timestamp::Timestamp};
 
@@ -26,8 +27,7 @@ pub struct MemoryStore {
 struct State {
     entries: HashMap<NonceValue, Entry>,
     by_expiry: BTreeSet<(i64, NonceValue)>,
-    outstanding: HashMap<ClientIdentity, u64>,
-    outstanding_total: u64,
+    holders: Holders,
     expired_total: u64,
     last_cleanup: Option<Timestamp>,
 }
@@ -84,7 +84,7 @@ impl MemoryStore {
             Life::Unspent => {
                 let step = spend(entry);
                 let issuer = entry.issuer.clone();
-                state.no_longer_outstanding(&issuer);
+                state.holders.remove_one(&issuer);
                 Ok(step)
             }
             Life::Reopened { content_digest } if *content_digest == claim.use_.content_digest => Ok(spend(entry)),
@@ -139,33 +139,39 @@ impl Entry {
 }
 
 impl State {
-    fn no_longer_outstanding(&mut self, issuer: &ClientIdentity) {
-        self.outstanding_total -= 1;
-        if let Some(count) = self.outstanding.get_mut(issuer) {
-            *count -= 1;
-            if *count == 0 {
-                self.outstanding.remove(issuer);
-            }
-        }
-    }
-
-    /// Removes at most `limit` nonces whose window has ended.
-    fn forget_expired(&mut self, now: Timestamp, limit: usize) -> u64 {
-        let mut removed = 0;
-        while removed < limit as u64
+    /// Removes at most `limit` nonces whose window has ended; how many were unspent, and spent.
+    fn forget_expired(&mut self, now: Timestamp, limit: usize) -> (u64, u64) {
+        let (mut expired, mut used) = (0, 0);
+        while expired + used < limit as u64
             && let Some((expires, _)) = self.by_expiry.first()
             && *expires <= now.unix_seconds()
             && let Some((_, nonce)) = self.by_expiry.pop_first()
+            && let Some(entry) = self.entries.remove(&nonce)
         {
-            if let Some(entry) = self.entries.remove(&nonce)
-                && matches!(entry.life, Life::Unspent)
-            {
-                self.no_longer_outstanding(&entry.issuer);
-                self.expired_total += 1;
+            if matches!(entry.life, Life::Unspent) {
+                self.holders.remove_one(&entry.issuer);
+                expired += 1;
+            } else {
+                used += 1;
             }
-            removed += 1;
         }
-        removed
+        self.expired_total += expired;
+        (expired, used)
+    }
+
+    fn stats(&self, config: &Config, issuers: usize) -> Stats {
+        let outstanding = self.holders.total();
+        Stats {
+            outstanding,
+            spent: self.entries.len() as u64 - outstanding,
+            expired_total: self.expired_total,
+            capacity: config.capacity as u64,
+            outstanding_per_issuer: config.outstanding_per_issuer as u64,
+            issuers: self.holders.issuers(),
+            per_issuer: self.holders.largest(issuers),
+            last_cleanup: self.last_cleanup,
+            server: None,
+        }
     }
 }
 
@@ -179,13 +185,11 @@ impl Store for MemoryStore {
         let mut state = self.state.lock();
         // Two for one: the store shrinks whenever more has expired than is issued.
         state.forget_expired(now, 2 * count);
-        let held = state.outstanding.get(&order.issuer).copied().unwrap_or(0);
-        let over_quota = held + count as u64 > self.config.outstanding_per_issuer as u64;
+        let over_quota = state.holders.held(&order.issuer) + count as u64 > self.config.outstanding_per_issuer as u64;
         if over_quota || state.entries.len() + count > self.config.capacity {
             return Err(Error::Refused(Refusal::StoreFull));
         }
-        state.outstanding_total += count as u64;
-        *state.outstanding.entry(order.issuer.clone()).or_default() += count as u64;
+        state.holders.add(&order.issuer, count as u64);
         for nonce in &nonces {
             state.by_expiry.insert((expires_at.unix_seconds(), nonce.clone()));
             state.entries.insert(
@@ -233,17 +237,18 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn cleanup(&self, now: Timestamp) -> Result<u64, Error> {
-        const BATCH: usize = 10_000;
-        let mut removed = 0;
+    async fn cleanup(&self, now: Timestamp) -> Result<Removed, Error> {
+        // A few milliseconds in which nobody else gets at the nonces.
+        const BATCH: usize = 1_000;
+        let mut removed = Removed::default();
         loop {
-            let batch = {
+            let (expired, used) = {
                 let mut state = self.state.lock();
                 state.last_cleanup = Some(now);
                 state.forget_expired(now, BATCH)
             };
-            removed += batch;
-            if batch < BATCH as u64 {
+            removed.add_batch(expired, used);
+            if expired + used < BATCH as u64 {
                 return Ok(removed);
             }
             tokio::task::yield_now().await;
@@ -251,22 +256,11 @@ impl Store for MemoryStore {
     }
 
     async fn stats(&self) -> Result<Stats, Error> {
-        let state = self.state.lock();
-        let mut per_issuer: Vec<_> =
-            state.outstanding.iter().map(|(issuer, count)| (issuer.to_string(), *count)).collect();
-        per_issuer.sort();
-        Ok(Stats {
-            outstanding: state.outstanding_total,
-            spent: state.entries.len() as u64 - state.outstanding_total,
-            expired_total: state.expired_total,
-            capacity: self.config.capacity as u64,
-            per_issuer,
-            last_cleanup: state.last_cleanup,
-        })
+        Ok(self.state.lock().stats(&self.config, MOST_ISSUERS))
     }
 
-    async fn ping(&self) -> Result<(), Error> {
-        Ok(())
+    async fn ping(&self) -> Result<Stats, Error> {
+        Ok(self.state.lock().stats(&self.config, 1))
     }
 
     fn describe(&self) -> String {

@@ -4,6 +4,7 @@
 //! content costs clients a new nonce and never allows a second use. [`Spent`] is minted only when
 //! a nonce changed from unspent to spent in this very call.
 
+mod holders;
 mod memory;
 mod redis;
 
@@ -40,6 +41,9 @@ pub struct Config {
     pub outstanding_per_issuer: usize,
     /// Nonces in the store, spent ones included, until their window ends.
     pub capacity: usize,
+    /// How far the clock of Redis may differ from ours before health and the log warn.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub redis_clock_warning: Duration,
 }
 
 /// Bounds of [`Config::window`] and of a request's `window_seconds`, in seconds.
@@ -52,6 +56,7 @@ impl Default for Config {
             clock_skew: Duration::from_secs(300),
             outstanding_per_issuer: 10_000,
             capacity: 2_000_000,
+            redis_clock_warning: Duration::from_secs(2),
         }
     }
 }
@@ -67,6 +72,9 @@ impl Config {
         }
         if self.outstanding_per_issuer == 0 || self.capacity < self.outstanding_per_issuer {
             return Err("nonce.capacity must be at least nonce.outstanding_per_issuer, and both above 0".into());
+        }
+        if self.redis_clock_warning < Duration::from_millis(100) {
+            return Err("nonce.redis_clock_warning must be at least 100ms".into());
         }
         Ok(())
     }
@@ -219,19 +227,106 @@ pub enum Error {
     /// The same nonce and content is being signed by another request right now.
     #[error("the same request is in progress")]
     InProgress,
+    /// The store answers, and may not be used. The text says why and what to do; no secrets.
+    #[error("the nonce store may not be used: {0}")]
+    Unfit(String),
     #[error("the nonce store cannot be reached")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Most issuers that [`Stats::per_issuer`] names.
+pub const MOST_ISSUERS: usize = 1000;
+
 /// Counts for `GET /api/v1/nonce/stats`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
     pub outstanding: u64,
     pub spent: u64,
     pub expired_total: u64,
     pub capacity: u64,
+    /// Unspent nonces that one issuer may hold.
+    pub outstanding_per_issuer: u64,
+    /// How many issuers hold unspent nonces.
+    pub issuers: u64,
+    /// Those that hold most, the most first.
     pub per_issuer: Vec<(String, u64)>,
     pub last_cleanup: Option<Timestamp>,
+    /// The server that the nonces are kept on, if it is not this process.
+    pub server: Option<ServerStats>,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerStats {
+    pub memory_used: u64,
+    /// `None` when there is no limit.
+    pub memory_limit: Option<u64>,
+    pub eviction_policy: String,
+    /// Seconds that its clock is ahead of ours, for certain: what the time of the question leaves
+    /// open does not count.
+    pub clock_ahead: f64,
+}
+
+impl Stats {
+    /// Nonces in the store, spent ones included.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.outstanding + self.spent
+    }
+
+    /// How much of the capacity is used, from 0 to 1.
+    #[must_use]
+    pub fn fill(&self) -> f64 {
+        share(self.size(), self.capacity)
+    }
+
+    /// How much of its share the issuer uses that holds most, from 0 to 1.
+    #[must_use]
+    pub fn fullest_issuer(&self) -> f64 {
+        share(self.per_issuer.first().map_or(0, |(_, held)| *held), self.outstanding_per_issuer)
+    }
+}
+
+impl ServerStats {
+    /// How much of its memory the server uses, from 0 to 1; 0 when there is no limit.
+    #[must_use]
+    pub fn memory_fill(&self) -> f64 {
+        self.memory_limit.map_or(0.0, |limit| share(self.memory_used, limit))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share, shown to people")]
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+/// The largest first, by name among equals.
+fn in_order(per_issuer: &mut [(String, u64)]) {
+    per_issuer.sort_by(|(name, held), (other, others)| others.cmp(held).then_with(|| name.cmp(other)));
+}
+
+/// What a cleanup removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Never spent.
+    pub expired: u64,
+    pub used: u64,
+    /// The steps it took: in between, others have their turn.
+    pub batches: u64,
+}
+
+impl Removed {
+    /// Of whatever status.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.expired + self.used
+    }
+
+    fn add_batch(&mut self, expired: u64, used: u64) {
+        self.expired += expired;
+        self.used += used;
+        self.batches += 1;
+    }
 }
 
 /// A nonce store. Every adapter passes the same contract suite (`nonce/contract.rs`).
@@ -250,14 +345,14 @@ pub trait Store: Send + Sync {
     /// content again, nobody anything else.
     async fn reopen(&self, spent: Spent) -> Result<(), Error>;
 
-    /// Forgets nonces whose window has ended; returns how many.
-    async fn cleanup(&self, now: Timestamp) -> Result<u64, Error>;
+    /// Forgets nonces whose window has ended, in bounded batches.
+    async fn cleanup(&self, now: Timestamp) -> Result<Removed, Error>;
 
-    /// Counts, without a walk over all nonces.
+    /// Counts, without a walk over all nonces. Also of a store that may not be used.
     async fn stats(&self) -> Result<Stats, Error>;
 
-    /// Whether the store would answer now.
-    async fn ping(&self) -> Result<(), Error>;
+    /// Whether the store may be used now; its counts, with the largest issuer only.
+    async fn ping(&self) -> Result<Stats, Error>;
 
     /// What the store is, for health and logs. No secrets.
     fn describe(&self) -> String;

@@ -212,7 +212,7 @@ impl From<nonce::Error> for Error {
         match error {
             nonce::Error::Refused(refusal) => Self::Nonce(refusal),
             nonce::Error::InProgress => Self::InProgress,
-            nonce::Error::Unavailable(_) => Self::NonceStore(error),
+            nonce::Error::Unfit(_) | nonce::Error::Unavailable(_) => Self::NonceStore(error),
         }
     }
 }

@@ -11,8 +11,8 @@ pub(super) struct Keys {
     pub outstanding: String,
     /// Sorted set of spent nonces, by the end of their window.
     pub spent: String,
-    /// Hash from issuer to the number of unspent nonces it holds.
-    pub issuers: String,
+    /// Sorted set of issuers, by the number of unspent nonces they hold.
+    pub holders: String,
     /// Hash of the counts that only grow, and the last cleanup.
     pub totals: String,
     /// What comes before the hex of a nonce.
@@ -25,7 +25,7 @@ impl Keys {
         Self {
             outstanding: format!("{base}:nonces:outstanding"),
             spent: format!("{base}:nonces:spent"),
-            issuers: format!("{base}:nonces:issuers"),
+            holders: format!("{base}:nonces:holders"),
             totals: format!("{base}:nonces:totals"),
             prefix: format!("{base}:nonce:"),
         }

@@ -36,9 +36,11 @@ use self::{
     unfinished::{End, Outcome, Unfinished},
 };
 use super::{
-    Answer, Claim, Error, Issued, Order, Refusal, Spend, SpendToken, Spent, Stats, Store, random, random_nonce,
+    Answer, Claim, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, ServerStats, Spend, SpendToken, Spent, Stats,
+    Store, in_order, random, random_nonce,
 };
 use crate::{
+    clock::Clock,
     key::SignerId,
     nonce,
     nonce_value::NonceValue,
@@ -51,8 +53,16 @@ pub struct RedisStore {
     limits: nonce::Config,
     keys: Keys,
     pool: Arc<Pool>,
+    clock: Clock,
     unfinished: Unfinished,
     evictions: EvictionWatch,
+}
+
+/// What the server said of itself, and when it was asked.
+struct Look {
+    health: Health,
+    asked: Timestamp,
+    answered: Timestamp,
 }
 
 /// Why the store cannot be used from the start.
@@ -66,11 +76,17 @@ pub struct ConnectError {
 
 impl RedisStore {
     /// Connects, and refuses a server that cannot be reached or may not keep nonces.
-    pub async fn connect(pool: Arc<Pool>, limits: nonce::Config, signer: &SignerId) -> Result<Self, ConnectError> {
+    pub async fn connect(
+        pool: Arc<Pool>,
+        limits: nonce::Config,
+        signer: &SignerId,
+        clock: Clock,
+    ) -> Result<Self, ConnectError> {
         let store = Self {
             limits,
             keys: Keys::of(signer),
             pool,
+            clock,
             unfinished: Unfinished::default(),
             evictions: EvictionWatch::default(),
         };
@@ -79,19 +95,34 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// What the server says of itself now. Also when its settings are wrong, so that they can be shown.
-    pub async fn health(&self) -> Result<Health, Error> {
-        Ok(self.ask_health().await?)
+    async fn look(&self) -> Result<Look, Failure> {
+        let asked = self.clock.now();
+        let health = self.pool.health().await?;
+        Ok(Look { health, asked, answered: self.clock.now() })
     }
 
-    async fn ask_health(&self) -> Result<Health, Failure> {
-        self.pool.health().await
+    async fn checked_health(&self) -> Result<Look, Failure> {
+        let look = self.look().await?;
+        look.health.check()?;
+        self.evictions.look(&look.health, Instant::now())?;
+        Ok(look)
     }
 
-    async fn checked_health(&self) -> Result<(), Failure> {
-        let health = self.ask_health().await?;
-        health.check()?;
-        Ok(self.evictions.look(&health, Instant::now())?)
+    async fn counts(&self, issuers: usize, look: Look) -> Result<Stats, Failure> {
+        let reply: script::StatsReply = self.pool.run(&script::stats(&self.keys, issuers)).await?;
+        let (outstanding, spent, expired_total, last_cleanup, holders, mut per_issuer) = reply;
+        in_order(&mut per_issuer);
+        Ok(Stats {
+            outstanding,
+            spent,
+            expired_total,
+            capacity: self.limits.capacity as u64,
+            outstanding_per_issuer: self.limits.outstanding_per_issuer as u64,
+            issuers: holders,
+            per_issuer,
+            last_cleanup: Timestamp::parse(&last_cleanup).ok(),
+            server: Some(look.into()),
+        })
     }
 
     /// Tells Redis the end of a spend.
@@ -197,40 +228,31 @@ impl Store for RedisStore {
         self.finish(spent, Outcome::Reopened).await
     }
 
-    async fn cleanup(&self, now: Timestamp) -> Result<u64, Error> {
+    async fn cleanup(&self, now: Timestamp) -> Result<Removed, Error> {
         // Some milliseconds in which the server does nothing else.
         const BATCH: u64 = 500;
         self.tell_unfinished().await;
-        let mut removed = 0;
+        let mut removed = Removed::default();
         loop {
-            let batch: u64 = self.pool.run(&script::cleanup(&self.keys, now, BATCH)).await?;
-            removed += batch;
-            if batch < BATCH {
+            let (expired, used): (u64, u64) = self.pool.run(&script::cleanup(&self.keys, now, BATCH)).await?;
+            removed.add_batch(expired, used);
+            if expired + used < BATCH {
                 return Ok(removed);
             }
         }
     }
 
     async fn stats(&self) -> Result<Stats, Error> {
-        let reply: script::StatsReply = self.pool.run(&script::stats(&self.keys)).await?;
-        let (outstanding, spent, expired_total, last_cleanup, mut per_issuer) = reply;
-        per_issuer.sort();
-        Ok(Stats {
-            outstanding,
-            spent,
-            expired_total,
-            capacity: self.limits.capacity as u64,
-            per_issuer,
-            last_cleanup: Timestamp::parse(&last_cleanup).ok(),
-        })
+        let look = self.look().await?;
+        Ok(self.counts(MOST_ISSUERS, look).await?)
     }
 
     /// Besides: tells Redis the ends of spends that it has not heard of. So it is to be called
     /// every few seconds, as readiness does.
-    async fn ping(&self) -> Result<(), Error> {
-        self.checked_health().await?;
+    async fn ping(&self) -> Result<Stats, Error> {
+        let look = self.checked_health().await?;
         self.tell_unfinished().await;
-        Ok(())
+        Ok(self.counts(1, look).await?)
     }
 
     fn describe(&self) -> String {
@@ -267,9 +289,27 @@ fn parse_answer(json: &str) -> Result<Answer, Failure> {
     serde_json::from_str(json).map_err(|error| Failure::Reply(format!("the settled answer: {error}")))
 }
 
+impl From<Look> for ServerStats {
+    fn from(Look { health, asked, answered }: Look) -> Self {
+        Self {
+            clock_ahead: health.clock.seconds_outside(asked, answered),
+            memory_used: health.memory_used,
+            memory_limit: health.memory_limit,
+            eviction_policy: health.eviction_policy,
+        }
+    }
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        Self::Unavailable(Box::new(failure))
+        match failure {
+            Failure::Unfit(unfit) => Self::Unfit(unfit.to_string()),
+            Failure::Timeout(_)
+            | Failure::NoConnection(_)
+            | Failure::Redis(_)
+            | Failure::NoMaster(..)
+            | Failure::Reply(_) => Self::Unavailable(Box::new(failure)),
+        }
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp
 /// timestamp lies too far ahead is decided here, where both instants are at hand.
 pub(super) fn spend(keys: &Keys, use_: &Use, hex: &str, token: &str, now: Timestamp, skew: i64) -> Call {
     let mut call = SPEND.key(keys.nonce(hex));
-    call.key(&keys.outstanding).key(&keys.spent).key(&keys.issuers);
+    call.key(&keys.outstanding).key(&keys.spent).key(&keys.holders);
     call.arg(now.unix_seconds()).arg(use_.timestamp.unix_seconds() + skew);
     call.arg(if use_.timestamp > now.plus_seconds(skew) { "future" } else { "" });
     call.arg(use_.issuer.as_str()).arg(use_.attestation_type.as_str()).arg(&use_.subject_address);
@@ -87,24 +87,26 @@ pub(super) fn reopen(keys: &Keys, hex: &str, token: &str) -> Call {
     call
 }
 
-/// Answered with the number of nonces that were forgotten.
+/// Answered with the numbers of nonces that were forgotten: unspent, and spent.
 pub(super) fn cleanup(keys: &Keys, now: Timestamp, batch: u64) -> Call {
     let mut call = indexed(&CLEANUP, keys);
     call.arg(now.unix_seconds()).arg(batch).arg(&keys.prefix).arg(now.to_string());
     call
 }
 
-/// Outstanding, spent, expired in all, last cleanup, outstanding per issuer.
-pub(super) type StatsReply = (u64, u64, u64, String, Vec<(String, u64)>);
+/// Outstanding, spent, expired in all, last cleanup, how many issuers, and the largest of them.
+pub(super) type StatsReply = (u64, u64, u64, String, u64, Vec<(String, u64)>);
 
 /// Answered with a [`StatsReply`].
-pub(super) fn stats(keys: &Keys) -> Call {
-    indexed(&STATS, keys)
+pub(super) fn stats(keys: &Keys, issuers: usize) -> Call {
+    let mut call = indexed(&STATS, keys);
+    call.arg(issuers);
+    call
 }
 
 fn indexed(script: &'static Script, keys: &Keys) -> Call {
     let mut call = script.key(&keys.outstanding);
-    call.key(&keys.spent).key(&keys.issuers).key(&keys.totals);
+    call.key(&keys.spent).key(&keys.holders).key(&keys.totals);
     call
 }
 

@@ -1,6 +1,6 @@
 -- Spends a nonce in one atomic step.
 --
--- KEYS 1 the nonce  2 outstanding  3 spent  4 issuers
+-- KEYS 1 the nonce  2 outstanding  3 spent  4 holders
 -- ARGV 1 now (whole seconds)  2 the latest issued_at that fits the timestamp
 --      3 'future' when the timestamp lies too far ahead of now  4 issuer  5 type  6 subject
 --      7 digest of the content  8 token of this call  9 hex of the nonce

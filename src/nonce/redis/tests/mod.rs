@@ -44,7 +44,7 @@ pub(super) fn config(url: String) -> Config {
 
 async fn connect(config: &Config, limits: nonce::Config) -> Result<RedisStore, Box<dyn std::error::Error>> {
     let pool = Arc::new(Pool::new(config, &signer())?);
-    Ok(RedisStore::connect(pool, limits, &signer()).await?)
+    Ok(RedisStore::connect(pool, limits, &signer(), Clock::system()).await?)
 }
 
 async fn store(url: &str) -> RedisStore {
@@ -79,7 +79,7 @@ async fn refusal(store: &RedisStore, nonce: &NonceValue) -> Refusal {
 }
 
 fn is_unavailable<T>(result: &Result<T, Error>) -> bool {
-    matches!(result, Err(Error::Unavailable(_)))
+    matches!(result, Err(Error::Unavailable(_) | Error::Unfit(_)))
 }
 
 /// Tries until it works: what the appliance's clients do while Redis is away.
