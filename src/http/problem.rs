@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     key::KeyState,
-    nonce::Refusal,
+    nonce::{Bound, Refusal},
     service::{Class, Error},
 };
 
@@ -211,6 +211,9 @@ impl From<Error> for Problem {
         match error {
             Error::Field(field) => Self::field(field.field, field.detail),
             Error::Nonce(refusal) => refused_nonce(refusal),
+            Error::NonceStoreFull(bound) => Self::new(&NONCE_STORE_FULL, full(bound)).retry_after(30),
+            // Who has spent it is the operator's to know.
+            Error::NonceReplayed { .. } => refused_nonce(Refusal::AlreadyUsed),
             Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
             Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
             Error::KeyMayNotSign { id, state } => match state {
@@ -262,6 +265,14 @@ impl From<Error> for Problem {
             Error::Audit(crate::audit::Error::Failed) => Self::new(&AUDIT_UNAVAILABLE, "").retry_after(30),
             Error::Internal(_) => Self::new(&INTERNAL, ""),
         }
+    }
+}
+
+fn full(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Issuer => "This client holds as many unspent nonces as one client may (outstanding_per_issuer).",
+        Bound::Store => "The nonce store as a whole holds as many nonces as it may (capacity).",
+        Bound::Memory => "The nonce store is out of memory.",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Answer, Claim, Config, Error, Order, Refusal, Removed, Spend, Store, Use};
+use super::{Answer, Bound, Claim, Config, Error, Order, Refusal, Removed, Spend, Store, Use};
 use crate::{
     attestation::{AttestationType, Issuer, Text},
     client::ClientIdentity,
@@ -86,7 +86,8 @@ pub(super) async fn a_spent_nonce_answers_its_retry_and_refuses_everything_else(
     let other_content = Use { content_digest: [2; 32], ..use_() };
     assert_eq!(refusal(&*store, &nonce, other_content, now()).await, Refusal::AlreadyUsed);
     let other_client = Use { issuer: "mallory".into(), ..use_() };
-    assert_eq!(refusal(&*store, &nonce, other_client, now()).await, Refusal::AlreadyUsed);
+    let replayed = store.spend(Claim::new(&Permit, nonce, other_client), PATIENCE, now()).await;
+    assert!(matches!(&replayed, Err(Error::Replayed { spent_by }) if spent_by.as_str() == "alice"), "{replayed:?}");
 }
 
 pub(super) async fn a_nonce_that_was_never_issued_is_not_found(store: Arc<dyn Store>) {
@@ -152,7 +153,7 @@ pub(super) async fn an_issuer_holds_no_more_than_its_share(store: Arc<dyn Store>
     // The suite makes its stores with a quota of 100.
     let full = || Order { issuer: "greedy".into(), ..order() };
     let held = store.issue(&full(), 100, now()).await.unwrap();
-    assert!(matches!(store.issue(&full(), 1, now()).await, Err(Error::Refused(Refusal::StoreFull))));
+    assert!(matches!(store.issue(&full(), 1, now()).await, Err(Error::Full(Bound::Issuer))));
     // Another issuer is not affected, and a spent or expired nonce makes room.
     one(&*store).await;
     let use_ = Use { issuer: "greedy".into(), ..use_() };

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Answer, Claim, Config, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, Spend, SpendToken, Spent, Stats,
-    Store, Use, holders::Holders, random_nonce,
+    Answer, Bound, Claim, Config, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, Spend, SpendToken, Spent,
+    Stats, Store, Use, holders::Holders, random_nonce,
 };
 use crate::{client::ClientIdentity, nonce_value::NonceValue, timestamp::Timestamp};
 
@@ -71,9 +71,9 @@ impl MemoryStore {
         Self { config, state: Mutex::default() }
     }
 
-    fn step(&self, claim: &Claim, now: Timestamp) -> Result<Step, Refusal> {
+    fn step(&self, claim: &Claim, now: Timestamp) -> Result<Step, Error> {
         let mut state = self.state.lock();
-        let entry = state.entries.get_mut(&claim.nonce).ok_or(Refusal::NotFound)?;
+        let entry = state.entries.get_mut(&claim.nonce).ok_or(Error::Refused(Refusal::NotFound))?;
         entry.check(&claim.use_, now, self.config.clock_skew)?;
         let spend = |entry: &mut Entry| {
             let content_digest = claim.use_.content_digest;
@@ -94,7 +94,9 @@ impl MemoryStore {
             Life::Settled { content_digest, answer } if *content_digest == claim.use_.content_digest => {
                 Ok(Step::Done(Spend::Repeated(answer.clone())))
             }
-            Life::Reopened { .. } | Life::InProgress { .. } | Life::Settled { .. } => Err(Refusal::AlreadyUsed),
+            Life::Reopened { .. } | Life::InProgress { .. } | Life::Settled { .. } => {
+                Err(Error::Refused(Refusal::AlreadyUsed))
+            }
         }
     }
 
@@ -113,14 +115,20 @@ impl MemoryStore {
 impl Entry {
     /// The bindings of the order against the circumstances of the spend. Who asks comes first: to
     /// anyone else the nonce shows nothing of itself.
-    fn check(&self, use_: &Use, now: Timestamp, skew: Duration) -> Result<(), Refusal> {
-        let skew = i64::try_from(skew.as_secs()).expect("checked: at most half a day");
+    fn check(&self, use_: &Use, now: Timestamp, skew: Duration) -> Result<(), Error> {
         if self.issuer != use_.issuer {
             return Err(match self.life {
-                Life::Unspent => Refusal::IssuerMismatch,
-                Life::InProgress { .. } | Life::Reopened { .. } | Life::Settled { .. } => Refusal::AlreadyUsed,
+                Life::Unspent => Error::Refused(Refusal::IssuerMismatch),
+                Life::InProgress { .. } | Life::Reopened { .. } | Life::Settled { .. } => {
+                    Error::Replayed { spent_by: self.issuer.clone() }
+                }
             });
         }
+        self.check_bindings(use_, now, skew).map_err(Error::Refused)
+    }
+
+    fn check_bindings(&self, use_: &Use, now: Timestamp, skew: Duration) -> Result<(), Refusal> {
+        let skew = i64::try_from(skew.as_secs()).expect("checked: at most half a day");
         if now >= self.expires_at {
             return Err(Refusal::Expired);
         }
@@ -185,9 +193,11 @@ impl Store for MemoryStore {
         let mut state = self.state.lock();
         // Two for one: the store shrinks whenever more has expired than is issued.
         state.forget_expired(now, 2 * count);
-        let over_quota = state.holders.held(&order.issuer) + count as u64 > self.config.outstanding_per_issuer as u64;
-        if over_quota || state.entries.len() + count > self.config.capacity {
-            return Err(Error::Refused(Refusal::StoreFull));
+        if state.holders.held(&order.issuer) + count as u64 > self.config.outstanding_per_issuer as u64 {
+            return Err(Error::Full(Bound::Issuer));
+        }
+        if state.entries.len() + count > self.config.capacity {
+            return Err(Error::Full(Bound::Store));
         }
         state.holders.add(&order.issuer, count as u64);
         for nonce in &nonces {
@@ -210,13 +220,13 @@ impl Store for MemoryStore {
     async fn spend(&self, claim: Claim, patience: Duration, now: Timestamp) -> Result<Spend, Error> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
-            match self.step(&claim, now).map_err(Error::Refused)? {
+            match self.step(&claim, now)? {
                 Step::Done(spend) => return Ok(spend),
                 Step::Wait(settled) => {
                     let mut woken = std::pin::pin!(settled.notified());
                     // Registered before the second look, so that a settle in between is not missed.
                     woken.as_mut().enable();
-                    if let Step::Done(spend) = self.step(&claim, now).map_err(Error::Refused)? {
+                    if let Step::Done(spend) = self.step(&claim, now)? {
                         return Ok(spend);
                     }
                     tokio::time::timeout_at(deadline, woken).await.map_err(|_| Error::InProgress)?;

@@ -219,11 +219,28 @@ impl Refusal {
     }
 }
 
+/// Which bound a full store has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// [`Config::outstanding_per_issuer`]
+    Issuer,
+    /// [`Config::capacity`]
+    Store,
+    /// The memory of the server.
+    Memory,
+}
+
 /// Why a call to the store gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("nonce refused: {}", .0.as_str())]
     Refused(Refusal),
+    /// store_full: this bound is reached.
+    #[error("nonce refused: store_full ({0:?})")]
+    Full(Bound),
+    /// Another client has spent the nonce: already_used, and an alert.
+    #[error("nonce refused: already_used, by {spent_by}")]
+    Replayed { spent_by: ClientIdentity },
     /// The same nonce and content is being signed by another request right now.
     #[error("the same request is in progress")]
     InProgress,

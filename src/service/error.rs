@@ -2,7 +2,9 @@
 
 use crate::{
     attestation::InvalidField,
-    audit, fleet,
+    audit,
+    client::ClientIdentity,
+    fleet,
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
     nonce,
     timestamp::Timestamp,
@@ -16,6 +18,11 @@ pub enum Error {
     Field(#[from] InvalidField),
     #[error("nonce refused: {}", .0.as_str())]
     Nonce(nonce::Refusal),
+    #[error("nonce refused: store_full ({0:?})")]
+    NonceStoreFull(nonce::Bound),
+    /// Another client has spent the nonce.
+    #[error("nonce refused: already_used, by {spent_by}")]
+    NonceReplayed { spent_by: ClientIdentity },
     #[error("the same request is in progress")]
     InProgress,
     #[error("no key {0:?}")]
@@ -92,9 +99,13 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Nonce(nonce::Refusal::StoreFull) | Self::InProgress | Self::Audit(audit::Error::Busy) => Class::Busy,
+            Self::Nonce(nonce::Refusal::StoreFull)
+            | Self::NonceStoreFull(_)
+            | Self::InProgress
+            | Self::Audit(audit::Error::Busy) => Class::Busy,
             Self::Field(_)
             | Self::Nonce(_)
+            | Self::NonceReplayed { .. }
             | Self::UnknownKey(_)
             | Self::KeyMayNotSign { .. }
             | Self::NoCertificate(_)
@@ -154,6 +165,8 @@ impl Error {
         match self {
             Self::Field(_) => "invalid_field",
             Self::Nonce(refusal) => refusal.as_str(),
+            Self::NonceStoreFull(_) => nonce::Refusal::StoreFull.as_str(),
+            Self::NonceReplayed { .. } => nonce::Refusal::AlreadyUsed.as_str(),
             Self::InProgress => "in_progress",
             Self::UnknownKey(_) => "unknown_key",
             Self::KeyMayNotSign { .. } => "key_may_not_sign",
@@ -211,6 +224,8 @@ impl From<nonce::Error> for Error {
     fn from(error: nonce::Error) -> Self {
         match error {
             nonce::Error::Refused(refusal) => Self::Nonce(refusal),
+            nonce::Error::Full(bound) => Self::NonceStoreFull(bound),
+            nonce::Error::Replayed { spent_by } => Self::NonceReplayed { spent_by },
             nonce::Error::InProgress => Self::InProgress,
             nonce::Error::Unfit(_) | nonce::Error::Unavailable(_) => Self::NonceStore(error),
         }

@@ -69,7 +69,7 @@ impl NonceWatch {
 pub fn why_unusable(error: &Error) -> String {
     match error {
         Error::Unfit(why) => why.clone(),
-        Error::Unavailable(_) | Error::Refused(_) | Error::InProgress => {
+        Error::Unavailable(_) | Error::Refused(_) | Error::Full(_) | Error::Replayed { .. } | Error::InProgress => {
             "the nonce store does not answer; see the log".into()
         }
     }

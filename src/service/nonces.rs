@@ -41,8 +41,8 @@ impl Service {
                 Ok(issued)
             }
             Err(error) => {
-                if let Error::Nonce(refusal) = &error {
-                    self.metrics.nonce_rejected.with_label_values(&[refusal.as_str()]).inc();
+                if matches!(error, Error::Nonce(_) | Error::NonceStoreFull(_)) {
+                    self.metrics.nonce_rejected.with_label_values(&[error.kind()]).inc();
                 }
                 self.audit.record(event.failed(Severity::Warning).detail("reason", error.kind())).await?;
                 Err(error)

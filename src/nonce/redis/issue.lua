@@ -30,9 +30,8 @@ end
 
 local held = tonumber(redis.call('ZSCORE', holders, issuer) or '0')
 local size = redis.call('ZCARD', outstanding) + redis.call('ZCARD', spent)
-if held + count > tonumber(ARGV[9]) or size + count > tonumber(ARGV[10]) then
-  return 'full'
-end
+if held + count > tonumber(ARGV[9]) then return 'issuer_full' end
+if size + count > tonumber(ARGV[10]) then return 'full' end
 
 for i = 5, #KEYS do
   redis.call('HSET', KEYS[i], 'run_id', run_id, 'replid', replid, 'issuer', issuer, 'type', ARGV[6],

@@ -36,7 +36,7 @@ use self::{
     unfinished::{End, Outcome, Unfinished},
 };
 use super::{
-    Answer, Claim, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, ServerStats, Spend, SpendToken, Spent, Stats,
+    Answer, Bound, Claim, Error, Issued, MOST_ISSUERS, Order, Removed, ServerStats, Spend, SpendToken, Spent, Stats,
     Store, in_order, random, random_nonce,
 };
 use crate::{
@@ -181,9 +181,10 @@ impl Store for RedisStore {
                 let expires_at = now.plus_seconds(window);
                 Ok(nonces.into_iter().map(|nonce| Issued { nonce, issued_at: now, expires_at }).collect())
             }
-            Ok(reply) if reply == "full" => Err(Error::Refused(Refusal::StoreFull)),
+            Ok(reply) if reply == "issuer_full" => Err(Error::Full(Bound::Issuer)),
+            Ok(reply) if reply == "full" => Err(Error::Full(Bound::Store)),
             Ok(reply) => Err(Failure::Reply(format!("issue: {reply:?}")).into()),
-            Err(failure) if failure.is_out_of_memory() => Err(Error::Refused(Refusal::StoreFull)),
+            Err(failure) if failure.is_out_of_memory() => Err(Error::Full(Bound::Memory)),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -209,6 +210,10 @@ impl Store for RedisStore {
                 SpendReply::Refused(refusal) => {
                     unanswered.confirmed();
                     return Err(Error::Refused(refusal));
+                }
+                SpendReply::Replayed(by) => {
+                    unanswered.confirmed();
+                    return Err(Error::Replayed { spent_by: by.as_str().into() });
                 }
                 SpendReply::InProgress => {
                     // It may be a spend of ours whose reply was lost.

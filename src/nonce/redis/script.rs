@@ -39,7 +39,7 @@ pub(super) struct Bounds {
     pub capacity: usize,
 }
 
-/// Answered with `issued` or `full`.
+/// Answered with `issued`, `issuer_full` or `full`.
 pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp, bounds: Bounds) -> Call {
     let window = i64::try_from(order.window.as_secs()).expect("checked: at most a day");
     let now = now.unix_seconds();
@@ -118,6 +118,8 @@ pub(super) enum SpendReply {
     /// With the answer as it was settled.
     Repeated(String),
     Refused(Refusal),
+    /// Another client, this one, has spent it.
+    Replayed(String),
 }
 
 impl SpendReply {
@@ -126,6 +128,7 @@ impl SpendReply {
             "fresh" => Ok(Self::Fresh),
             "in_progress" => Ok(Self::InProgress),
             "repeated" => Ok(Self::Repeated(detail)),
+            "replayed" => Ok(Self::Replayed(detail)),
             "refused" => REFUSALS
                 .into_iter()
                 .find(|refusal| refusal.as_str() == detail)

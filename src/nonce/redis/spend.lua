@@ -4,7 +4,7 @@
 -- ARGV 1 now (whole seconds)  2 the latest issued_at that fits the timestamp
 --      3 'future' when the timestamp lies too far ahead of now  4 issuer  5 type  6 subject
 --      7 digest of the content  8 token of this call  9 hex of the nonce
--- Returns two texts: what came of it, and the reason or the answer.
+-- Returns two texts: what came of it, and the reason, the answer, or who has spent it.
 --
 -- Single use. 'fresh' is returned only (a) in the step that takes the record from unspent or
 -- reopened to in_progress, or (b) to the very call, known by its random token, that did so before
@@ -34,7 +34,8 @@ if not same_history and not repeats then return { 'refused', 'store_failover' } 
 
 -- Who asks comes first: to anyone else the nonce shows nothing of itself.
 if nonce[3] ~= ARGV[4] then
-  return { 'refused', state and 'already_used' or 'issuer_mismatch' }
+  if state then return { 'replayed', nonce[3] } end
+  return { 'refused', 'issuer_mismatch' }
 end
 if tonumber(ARGV[1]) >= tonumber(nonce[7]) then return { 'refused', 'expired' } end
 if nonce[4] ~= ARGV[5] then return { 'refused', 'type_mismatch' } end

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::nonce::{
-    Use,
+    Refusal, Use,
     contract::{self, Permit, answer, now, one, use_},
 };
 use crate::redis::{Cluster, Config, Sentinel};

@@ -133,7 +133,7 @@ async fn a_full_server_issues_nothing_and_still_spends_and_keeps_answers() {
     let nonce = one(&store).await;
     fill(&server);
     let full = store.issue(&contract::order(), 1, now()).await;
-    assert!(matches!(full, Err(Error::Refused(Refusal::StoreFull))), "{full:?}");
+    assert!(matches!(full, Err(Error::Full(Bound::Memory))), "{full:?}");
     store.ping().await.unwrap();
     let spent = fresh(&store, &nonce).await;
     store.settle(spent, &answer()).await.unwrap();
@@ -174,7 +174,7 @@ async fn the_store_as_a_whole_is_bounded_and_clears_itself() {
     // A spent nonce keeps its place until its window ends, and no batch is issued in part.
     fresh(&store, &held[0].nonce).await;
     let full = store.issue(&order("bob"), 3, now()).await;
-    assert!(matches!(full, Err(Error::Refused(Refusal::StoreFull))), "{full:?}");
+    assert!(matches!(full, Err(Error::Full(Bound::Store))), "{full:?}");
     store.issue(&order("bob"), 2, now()).await.unwrap();
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.outstanding, stats.spent, stats.capacity), (9, 1, 10));
