@@ -13,6 +13,7 @@ mod fleet;
 mod generated_requests;
 mod lifecycle;
 mod main_job;
+mod nonce_store;
 mod pin;
 mod readme;
 mod retries;

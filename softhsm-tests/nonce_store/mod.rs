@@ -4,3 +4,10 @@
 mod concerns;
 mod runbook;
 mod settings;
+
+use crate::support::redis::RedisServer;
+
+/// `[redis]` with a single server, for appliances that need not be in a hurry.
+fn on_redis(redis: &RedisServer) -> String {
+    format!("[redis]\nurl = \"{}\"\ncommand_timeout = \"3s\"\n", redis.url())
+}

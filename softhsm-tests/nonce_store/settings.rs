@@ -1,9 +1,18 @@
 //! What Redis is set to, and what its clock says: shown, and heeded at run time.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use super::on_redis;
-use crate::support::{appliance::Appliance, eventually, redis::RedisServer, signer::Signer};
+use crate::support::{
+    appliance::{Appliance, BINARY},
+    eventually,
+    redis::RedisServer,
+    shifted::ShiftedClock,
+    signer::{Signer, first_key_here},
+    softhsm::SoftHsm,
+};
 
 /// The word on the nonce store in health.
 fn dependency(appliance: &Appliance) -> Value {
@@ -64,7 +73,15 @@ fn a_clock_that_differs_is_measured_and_warned_about() {
     assert!(detail.contains(", clock +0.0") || detail.contains(", clock -0.0"), "{detail}");
     assert_eq!(signer.get("/healthz").json()["warnings"], json!([]));
     // The same Redis to an appliance whose own clock is ten seconds ahead.
-    let ahead = super::with_shifted_clock(&redis, 10);
+    let home = tempfile::tempdir().unwrap();
+    let clock = ShiftedClock::new(home.path());
+    let token = SoftHsm::new();
+    let config = token.config(home.path(), &first_key_here(&token, "", &on_redis(&redis)));
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--config"]).arg(&config).envs(token.environment());
+    clock.govern(&mut command);
+    clock.seconds(10);
+    let ahead = Appliance::start(command, home.path()).unwrap_or_else(|(status, log)| panic!("{status}: {log}"));
     let health = ahead.get("/healthz");
     let warnings = health.json()["warnings"].to_string();
     assert!(health.status == 200 && warnings.contains("the clock of Redis is 10.0 s behind"), "{warnings}");
