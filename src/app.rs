@@ -322,7 +322,7 @@ async fn shared_state(config: &Config, clock: &Clock) -> Result<(Arc<dyn nonce::
                  only: name a Redis, or set fleet.single = true"
             );
         }
-        return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(Single::default())));
+        return Ok((Arc::new(MemoryStore::new(config.nonce.clone(), clock.now())), Arc::new(Single::default())));
     };
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
     let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id, clock.clone()).await?;

@@ -69,6 +69,12 @@ impl Timestamp {
         Self(self.0.saturating_add(Duration::seconds(seconds)))
     }
 
+    /// This instant moved by `duration`; stops at the last instant RFC 3339 can write.
+    #[must_use]
+    pub fn plus(self, duration: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(Duration::try_from(duration).unwrap_or(Duration::MAX)))
+    }
+
     /// Whole seconds from `earlier` to `self`, negative when `earlier` is later.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> i64 {

@@ -93,13 +93,13 @@ kinds! {
     NONCE_TYPE_MISMATCH = "nonce-type-mismatch", UNPROCESSABLE_ENTITY, "The nonce was issued for another attestation type",
         "Fetch a nonce for this attestation_type.";
     NONCE_INVALID_TIMESTAMP = "nonce-invalid-timestamp", UNPROCESSABLE_ENTITY, "issued_at does not lie in the nonce's window",
-        "Check the producer's clock, or leave issued_at out.";
+        "Check the producer's clock, or leave issued_at out; with a nonce of your own, issued_at must be sent.";
     NONCE_INVALID_FORMAT = "nonce-invalid-format", BAD_REQUEST, "The nonce is malformed or weak",
         "Use the nonce exactly as POST /api/v1/nonces returned it.";
     NONCE_STORE_FULL = "nonce-store-full", TOO_MANY_REQUESTS, "Too many nonces are outstanding",
         "Spend outstanding nonces or wait for them to expire.";
     NONCE_STORE_FAILOVER = "nonce-store-failover", CONFLICT, "The nonce store has failed over since the nonce was issued",
-        "Fetch a new nonce with POST /api/v1/nonces.";
+        "Fetch a new nonce with POST /api/v1/nonces; of your own nonces, make a new one with a new issued_at.";
     IN_PROGRESS = "in-progress", SERVICE_UNAVAILABLE, "The same request is being signed right now",
         "Repeat the request: it will get the answer of the first one.";
     BUSY = "busy", SERVICE_UNAVAILABLE, "The signer has too much to do",

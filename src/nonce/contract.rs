@@ -35,6 +35,7 @@ pub(super) fn use_() -> Use {
         attestation_type: AttestationType::EmailVerification,
         subject_address: "virtengine1abc".into(),
         timestamp: now(),
+        timestamp_stated: false,
         content_digest: [1; 32],
     }
 }

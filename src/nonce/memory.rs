@@ -13,13 +13,15 @@ use tokio::sync::Notify;
 
 use super::{
     Answer, Bound, Claim, Config, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, Spend, SpendToken, Spent,
-    Stats, Store, Use, holders::Holders, random_nonce,
+    Stats, Store, Use, brought, holders::Holders, random_nonce,
 };
 use crate::{client::ClientIdentity, nonce_value::NonceValue, timestamp::Timestamp};
 
 /// Nonces in memory, behind one lock: every operation is a few map accesses.
 pub struct MemoryStore {
     config: Config,
+    /// Requests made up to here may have been accepted before this process began.
+    floor: Timestamp,
     state: Mutex<State>,
 }
 
@@ -28,6 +30,8 @@ struct State {
     entries: HashMap<NonceValue, Entry>,
     by_expiry: BTreeSet<(i64, NonceValue)>,
     holders: Holders,
+    /// The latest instant that the clock has shown.
+    latest: Option<Timestamp>,
     expired_total: u64,
     last_cleanup: Option<Timestamp>,
 }
@@ -65,15 +69,17 @@ enum Step {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// An empty store, begun now.
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config, state: Mutex::default() }
+    pub fn new(config: Config, now: Timestamp) -> Self {
+        Self { config, floor: now.plus(brought::AHEAD), state: Mutex::default() }
     }
 
     fn step(&self, claim: &Claim, now: Timestamp) -> Result<Step, Error> {
         let mut state = self.state.lock();
-        let entry = state.entries.get_mut(&claim.nonce).ok_or(Error::Refused(Refusal::NotFound))?;
+        let Some(entry) = state.entries.get_mut(&claim.nonce) else {
+            return self.take_brought(&mut state, claim, now).map(Step::Done);
+        };
         entry.check(&claim.use_, now, self.config.clock_skew)?;
         let spend = |entry: &mut Entry| {
             let content_digest = claim.use_.content_digest;
@@ -98,6 +104,25 @@ impl MemoryStore {
                 Err(Error::Refused(Refusal::AlreadyUsed))
             }
         }
+    }
+
+    /// Spends a nonce that the client made itself. What it was spent on is remembered for longer than the
+    /// request is good for, by the latest instant that the clock has shown; and whatever was spent before
+    /// this process began has an `issued_at` before the floor.
+    fn take_brought(&self, state: &mut State, claim: &Claim, now: Timestamp) -> Result<Spend, Error> {
+        let Config { accept_client_nonces, client_nonce_window: window, .. } = self.config;
+        if !accept_client_nonces || claim.nonce.was_issued() {
+            return Err(Error::Refused(Refusal::NotFound));
+        }
+        let latest = state.latest_or(now);
+        if let Some(refusal) = brought::refusal(&claim.use_, now, latest, window, self.floor) {
+            return Err(Error::Refused(refusal));
+        }
+        state.forget_expired(now, 2);
+        if state.entries.len() >= self.config.capacity {
+            return Err(Error::Full(Bound::Store));
+        }
+        Ok(Spend::Fresh(state.remember_brought(claim, window)))
     }
 
     /// Moves a nonce on from `InProgress` and wakes whoever waits for it.
@@ -147,9 +172,32 @@ impl Entry {
 }
 
 impl State {
+    fn remember_brought(&mut self, Claim { nonce, use_ }: &Claim, window: Duration) -> Spent {
+        let content_digest = use_.content_digest;
+        // Longer than the request is good for by what rounding and the lead of its clock may take away.
+        let expires_at = use_.timestamp.plus(window + 2 * brought::AHEAD);
+        let entry = Entry {
+            issuer: use_.issuer.clone(),
+            attestation_type: use_.attestation_type,
+            subject_address: None,
+            issued_at: use_.timestamp,
+            expires_at,
+            life: Life::InProgress { content_digest, settled: Arc::default() },
+        };
+        self.by_expiry.insert((expires_at.unix_seconds(), nonce.clone()));
+        self.entries.insert(nonce.clone(), entry);
+        Spent { nonce: nonce.clone(), content_digest, token: SpendToken::default() }
+    }
+
+    /// The latest instant that the clock has shown: it may have been set back since.
+    fn latest_or(&self, now: Timestamp) -> Timestamp {
+        self.latest.map_or(now, |latest| latest.max(now))
+    }
+
     /// Removes at most `limit` nonces whose window has ended; how many were unspent, and spent.
     fn forget_expired(&mut self, now: Timestamp, limit: usize) -> (u64, u64) {
         let (mut expired, mut used) = (0, 0);
+        self.latest = Some(self.latest_or(now));
         while expired + used < limit as u64
             && let Some((expires, _)) = self.by_expiry.first()
             && *expires <= now.unix_seconds()
@@ -283,5 +331,5 @@ mod tests {
     use super::super::contract;
     use super::*;
 
-    contract::suite!(async |config| (MemoryStore::new(config), ()));
+    contract::suite!(async |config| (MemoryStore::new(config, contract::now().plus_seconds(-600)), ()));
 }

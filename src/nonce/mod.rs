@@ -4,6 +4,7 @@
 //! content costs clients a new nonce and never allows a second use. [`Spent`] is minted only when
 //! a nonce changed from unspent to spent in this very call.
 
+mod brought;
 mod holders;
 mod memory;
 mod redis;
@@ -44,10 +45,22 @@ pub struct Config {
     /// How far the clock of Redis may differ from ours before health and the log warn.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub redis_clock_warning: Duration,
+    /// Whether a client may bring a nonce of its own instead of fetching one.
+    pub accept_client_nonces: bool,
+    /// How long after its `issued_at` a request with a nonce of the client's own is good: 10 s to 300 s.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub client_nonce_window: Duration,
+    /// Redis servers that hold the data, the master included: a majority of them must have a nonce that
+    /// a client brought before it counts as spent.
+    pub redis_nodes: usize,
 }
 
 /// Bounds of [`Config::window`] and of a request's `window_seconds`, in seconds.
 pub const WINDOW_SECONDS: std::ops::RangeInclusive<u64> = 300..=86_400;
+
+/// Bounds of [`Config::client_nonce_window`] in seconds, and of [`Config::redis_nodes`].
+const CLIENT_NONCE_SECONDS: std::ops::RangeInclusive<u64> = 10..=300;
+const REDIS_NODES: std::ops::RangeInclusive<usize> = 2..=15;
 
 impl Default for Config {
     fn default() -> Self {
@@ -57,6 +70,9 @@ impl Default for Config {
             outstanding_per_issuer: 10_000,
             capacity: 2_000_000,
             redis_clock_warning: Duration::from_secs(2),
+            accept_client_nonces: false,
+            client_nonce_window: Duration::from_secs(120),
+            redis_nodes: 3,
         }
     }
 }
@@ -72,6 +88,12 @@ impl Config {
         }
         if self.outstanding_per_issuer == 0 || self.capacity < self.outstanding_per_issuer {
             return Err("nonce.capacity must be at least nonce.outstanding_per_issuer, and both above 0".into());
+        }
+        if !CLIENT_NONCE_SECONDS.contains(&self.client_nonce_window.as_secs()) {
+            return Err("nonce.client_nonce_window must be between 10s and 300s".into());
+        }
+        if !REDIS_NODES.contains(&self.redis_nodes) {
+            return Err("nonce.redis_nodes must be between 2 and 15: the master and its replicas".into());
         }
         if self.redis_clock_warning < Duration::from_millis(100) {
             return Err("nonce.redis_clock_warning must be at least 100ms".into());
@@ -114,6 +136,8 @@ pub struct Use {
     pub subject_address: String,
     /// `issued_at` of the attestation.
     pub timestamp: Timestamp,
+    /// The client said so, rather than left it to us.
+    pub timestamp_stated: bool,
     /// The content, for telling a retry from a second use.
     pub content_digest: [u8; 32],
 }
@@ -282,6 +306,17 @@ pub struct ServerStats {
     /// Seconds that its clock is ahead of ours, for certain: what the time of the question leaves
     /// open does not count.
     pub clock_ahead: f64,
+    pub client_nonces: ClientNonces,
+}
+
+/// Whether nonces that clients bring are accepted now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientNonces {
+    /// The configuration does not allow them.
+    Off,
+    Accepted,
+    /// Not for now, and why.
+    Closed(String),
 }
 
 impl Stats {
@@ -377,8 +412,7 @@ pub trait Store: Send + Sync {
 
 /// A fresh nonce from the operating system's generator.
 fn random_nonce() -> Result<NonceValue, Error> {
-    let bytes = random::<{ NonceValue::ISSUED_LENGTH }>()?;
-    Ok(NonceValue::from_bytes(&bytes).expect("32 random bytes are not all 00 or ff"))
+    Ok(NonceValue::issue(random()?))
 }
 
 fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Error> {

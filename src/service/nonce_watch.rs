@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     audit::{Event, EventType, Severity},
-    nonce::{Error, ServerStats, Stats},
+    nonce::{ClientNonces, Error, ServerStats, Stats},
     service::Service,
 };
 
@@ -24,6 +24,7 @@ pub enum Concern {
     IssuerNearlyFull,
     MemoryNearlyFull,
     ClockDiffers,
+    ClientNoncesClosed,
 }
 
 impl Concern {
@@ -35,6 +36,7 @@ impl Concern {
             Self::IssuerNearlyFull => "nonce_issuer_nearly_full",
             Self::MemoryNearlyFull => "nonce_store_memory_nearly_full",
             Self::ClockDiffers => "nonce_store_clock_differs",
+            Self::ClientNoncesClosed => "client_nonces_closed",
         }
     }
 }
@@ -99,6 +101,10 @@ impl Service {
         }
         if server.clock_ahead.abs() >= self.policy.redis_clock_warning.as_secs_f64() {
             found.push((Concern::ClockDiffers, clock_text(server)));
+        }
+        if let ClientNonces::Closed(why) = &server.client_nonces {
+            let text = format!("nonces brought by clients are refused for now (fetched ones are not): {why}");
+            found.push((Concern::ClientNoncesClosed, text));
         }
         found
     }

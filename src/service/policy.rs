@@ -165,6 +165,7 @@ impl AttestationPermit {
             attestation_type: self.request.kind,
             subject_address: self.request.subject.account_address.to_string(),
             timestamp: self.period.issued_at,
+            timestamp_stated: self.request.issued_at.is_some(),
             content_digest: self.request.content_digest(),
         };
         Claim::new(self, self.request.nonce.clone(), use_)

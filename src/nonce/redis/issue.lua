@@ -1,6 +1,6 @@
 -- Issues nonces, all or none.
 --
--- KEYS 1 outstanding  2 spent  3 holders  4 totals  5... one for each nonce
+-- KEYS 1 outstanding  2 spent  3 holders  4 totals  5 index of brought nonces  6... one for each nonce
 -- ARGV 1 now  2 end of the window (seconds)  3 life of a record  4 life of the index (ms)
 --      5 issuer  6 type  7 'bound' or 'any'  8 subject  9 quota  10 capacity  11 prefix of nonces
 --
@@ -12,10 +12,10 @@
 local run_id, replid = current_history()
 local outstanding, spent, holders, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local issuer, prefix = ARGV[5], ARGV[11]
-local count = #KEYS - 4
+local count = #KEYS - 5
 
--- 256 random bits meet only themselves: this call was carried out before, and its answer got lost.
-local before = redis.call('HMGET', KEYS[5], 'run_id', 'replid')
+-- 224 random bits meet only themselves: this call was carried out before, and its answer got lost.
+local before = redis.call('HMGET', KEYS[6], 'run_id', 'replid')
 if before[1] then
   if before[1] == run_id and before[2] == replid then return 'issued' end
   return redis.error_reply('ERR the store failed over while issuing')
@@ -29,11 +29,13 @@ if redis.call('EXISTS', outstanding) == 0 then
 end
 
 local held = tonumber(redis.call('ZSCORE', holders, issuer) or '0')
-local size = redis.call('ZCARD', outstanding) + redis.call('ZCARD', spent)
+-- The last member of the index of brought nonces is its canary.
+local brought = math.max(0, redis.call('ZCARD', KEYS[5]) - 1)
+local size = redis.call('ZCARD', outstanding) + redis.call('ZCARD', spent) + brought
 if held + count > tonumber(ARGV[9]) then return 'issuer_full' end
 if size + count > tonumber(ARGV[10]) then return 'full' end
 
-for i = 5, #KEYS do
+for i = 6, #KEYS do
   redis.call('HSET', KEYS[i], 'run_id', run_id, 'replid', replid, 'issuer', issuer, 'type', ARGV[6],
     'issued_at', ARGV[1], 'expires_at', ARGV[2])
   if ARGV[7] == 'bound' then

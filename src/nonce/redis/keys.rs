@@ -13,6 +13,11 @@ pub(super) struct Keys {
     pub spent: String,
     /// Sorted set of issuers, by the number of unspent nonces they hold.
     pub holders: String,
+    /// Sorted set of nonces that clients brought, by the end of their life on the server's clock; its last
+    /// member is the canary.
+    pub brought: String,
+    /// What is written to see who follows.
+    pub barrier: String,
     /// Hash of the counts that only grow, and the last cleanup.
     pub totals: String,
     /// What comes before the hex of a nonce.
@@ -26,6 +31,8 @@ impl Keys {
             outstanding: format!("{base}:nonces:outstanding"),
             spent: format!("{base}:nonces:spent"),
             holders: format!("{base}:nonces:holders"),
+            brought: format!("{base}:nonces:brought"),
+            barrier: format!("{base}:nonces:barrier"),
             totals: format!("{base}:nonces:totals"),
             prefix: format!("{base}:nonce:"),
         }

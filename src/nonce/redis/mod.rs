@@ -15,6 +15,7 @@
 //!
 //! When Redis cannot be reached, everything here fails; nothing is ever kept in memory instead.
 
+mod brought;
 mod keys;
 mod script;
 mod unfinished;
@@ -36,8 +37,8 @@ use self::{
     unfinished::{End, Outcome, Unfinished},
 };
 use super::{
-    Answer, Bound, Claim, Error, Issued, MOST_ISSUERS, Order, Removed, ServerStats, Spend, SpendToken, Spent, Stats,
-    Store, in_order, random, random_nonce,
+    Answer, Bound, Claim, ClientNonces, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, ServerStats, Spend,
+    SpendToken, Spent, Stats, Store, in_order, random, random_nonce,
 };
 use crate::{
     clock::Clock,
@@ -56,6 +57,8 @@ pub struct RedisStore {
     clock: Clock,
     unfinished: Unfinished,
     evictions: EvictionWatch,
+    /// Where nonces that clients bring are claimed, if they may.
+    brought: Option<brought::Desk>,
 }
 
 /// What the server said of itself, and when it was asked.
@@ -82,17 +85,34 @@ impl RedisStore {
         signer: &SignerId,
         clock: Clock,
     ) -> Result<Self, ConnectError> {
-        let store = Self {
+        let mut store = Self {
             limits,
             keys: Keys::of(signer),
             pool,
             clock,
             unfinished: Unfinished::default(),
             evictions: EvictionWatch::default(),
+            brought: None,
         };
-        let refused = |failure| ConnectError { description: store.describe(), reason: causes(&failure) };
-        store.checked_health().await.map_err(refused)?;
+        let description = store.describe();
+        let refused = |error: &dyn std::error::Error| ConnectError { description, reason: causes(error) };
+        if let Err(failure) = store.checked_health().await {
+            return Err(refused(&failure));
+        }
+        if store.limits.accept_client_nonces {
+            store.brought = Some(store.open_desk(signer).await.map_err(|closed| refused(&closed))?);
+        }
         Ok(store)
+    }
+
+    async fn open_desk(&self, signer: &SignerId) -> Result<brought::Desk, brought::Closed> {
+        brought::Desk::open(brought::Terms {
+            limits: self.limits.clone(),
+            keys: Keys::of(signer),
+            clock: self.clock.clone(),
+            pool: Arc::clone(&self.pool),
+        })
+        .await
     }
 
     async fn look(&self) -> Result<Look, Failure> {
@@ -121,7 +141,7 @@ impl RedisStore {
             issuers: holders,
             per_issuer,
             last_cleanup: Timestamp::parse(&last_cleanup).ok(),
-            server: Some(look.into()),
+            server: Some(ServerStats { client_nonces: self.client_nonces(), ..look.into() }),
         })
     }
 
@@ -160,6 +180,20 @@ impl RedisStore {
         Ok(())
     }
 
+    fn client_nonces(&self) -> ClientNonces {
+        match self.brought.as_ref().map(brought::Desk::closed) {
+            None => ClientNonces::Off,
+            Some(None) => ClientNonces::Accepted,
+            Some(Some(why)) => ClientNonces::Closed(why),
+        }
+    }
+
+    /// Where a nonce that was not issued here is claimed, if that is what the reply says of it.
+    fn desk_for(&self, nonce: &NonceValue, reply: &SpendReply) -> Option<&brought::Desk> {
+        let unknown = matches!(reply, SpendReply::Brought | SpendReply::Refused(Refusal::NotFound));
+        self.brought.as_ref().filter(|_| unknown && !nonce.was_issued())
+    }
+
     fn skew_seconds(&self) -> i64 {
         i64::try_from(self.limits.clock_skew.as_secs()).expect("checked: at most half a day")
     }
@@ -194,10 +228,16 @@ impl Store for RedisStore {
         let (hex, token_text) = (claim.nonce.to_hex(), hex::encode(token.0));
         let call = script::spend(&self.keys, &claim.use_, &hex, &token_text, now, self.skew_seconds());
         // However this ends without a Spent, also by being dropped, the token is given up.
-        let unanswered = self.unfinished.begin(End { hex, token: token_text, outcome: Outcome::Reopened });
+        let end = End { hex: hex.clone(), token: token_text.clone(), outcome: Outcome::Reopened };
+        let unanswered = self.unfinished.begin(end);
         let mut wait = Wait::at_most(patience);
         loop {
-            match SpendReply::from_texts(self.pool.run_if_fit(&call).await?)? {
+            let mut reply = SpendReply::from_texts(self.pool.run_if_fit(&call).await?)?;
+            if let Some(desk) = self.desk_for(&claim.nonce, &reply) {
+                let (use_, hex, token) = (claim.use_.clone(), hex.clone(), token_text.clone());
+                reply = desk.claim(brought::Claim { use_, hex, token }).await?;
+            }
+            match reply {
                 SpendReply::Fresh => {
                     unanswered.confirmed();
                     let content_digest = claim.use_.content_digest;
@@ -207,18 +247,18 @@ impl Store for RedisStore {
                     unanswered.confirmed();
                     return Ok(Spend::Repeated(Box::new(parse_answer(&answer)?)));
                 }
-                SpendReply::Refused(refusal) => {
-                    unanswered.confirmed();
-                    return Err(Error::Refused(refusal));
-                }
-                SpendReply::Replayed(by) => {
-                    unanswered.confirmed();
-                    return Err(Error::Replayed { spent_by: by.as_str().into() });
-                }
                 SpendReply::InProgress => {
                     // It may be a spend of ours whose reply was lost.
                     self.tell_unfinished().await;
                     wait.pause().await?;
+                }
+                SpendReply::Refused(_)
+                | SpendReply::Replayed(_)
+                | SpendReply::Full(_)
+                | SpendReply::Brought
+                | SpendReply::Closed(_) => {
+                    unanswered.confirmed();
+                    return Err(refused(reply));
                 }
             }
         }
@@ -290,6 +330,27 @@ impl Wait {
     }
 }
 
+/// Why a spend is refused that got this reply.
+fn refused(reply: SpendReply) -> Error {
+    match reply {
+        SpendReply::Refused(refusal) => Error::Refused(refusal),
+        SpendReply::Replayed(by) => Error::Replayed { spent_by: by.as_str().into() },
+        SpendReply::Full(bound) => Error::Full(bound),
+        SpendReply::Closed(why) => brought::Closed(why).into(),
+        // A client brought it when that was allowed; now it is as if it had never been seen.
+        SpendReply::Brought => Error::Refused(Refusal::NotFound),
+        SpendReply::Fresh | SpendReply::InProgress | SpendReply::Repeated(_) => {
+            Failure::Reply("a spend that succeeded and was refused".into()).into()
+        }
+    }
+}
+
+impl From<brought::Closed> for Error {
+    fn from(closed: brought::Closed) -> Self {
+        Self::Unavailable(Box::new(closed))
+    }
+}
+
 fn parse_answer(json: &str) -> Result<Answer, Failure> {
     serde_json::from_str(json).map_err(|error| Failure::Reply(format!("the settled answer: {error}")))
 }
@@ -301,6 +362,7 @@ impl From<Look> for ServerStats {
             memory_used: health.memory_used,
             memory_limit: health.memory_limit,
             eviction_policy: health.eviction_policy,
+            client_nonces: ClientNonces::Off,
         }
     }
 }

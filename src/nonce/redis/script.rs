@@ -1,12 +1,12 @@
 //! The scripts and their answers. Each script's own file says what it does and why that is right.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use deadpool_redis::redis::Script;
 
 use super::keys::Keys;
 use crate::{
-    nonce::{Order, Refusal, Use},
+    nonce::{Bound, Order, Refusal, Use},
     redis::{Call, Failure},
     timestamp::Timestamp,
 };
@@ -23,6 +23,8 @@ static SPEND: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua",
 static SETTLE: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "settle.lua");
 static REOPEN: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "reopen.lua");
 static CLEANUP: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "cleanup.lua");
+static CLAIM: LazyLock<Script> = script!("#!lua", "history.lua", "incarnation.lua", "claim.lua");
+static BARRIER: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "incarnation.lua", "barrier.lua");
 static STATS: LazyLock<Script> = script!("#!lua flags=no-writes", "stats.lua");
 
 /// Seconds that a record outlives its window by Redis' clock: clocks differ, and an expired nonce
@@ -73,6 +75,51 @@ pub(super) fn spend(keys: &Keys, use_: &Use, hex: &str, token: &str, now: Timest
     call
 }
 
+/// What a claim of a brought nonce is made under: what only its sender knows, and when it sends.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub incarnation: &'a str,
+    pub now: Timestamp,
+    /// How far the two clocks may differ.
+    pub apart: Duration,
+    pub refusal: Option<Refusal>,
+    /// How long the nonce is good for after its timestamp, and remembered.
+    pub window: Duration,
+    pub life: Duration,
+    pub capacity: usize,
+}
+
+/// Answered with a [`SpendReply`].
+pub(super) fn claim(keys: &Keys, use_: &Use, hex: &str, token: &str, terms: &Terms<'_>) -> Call {
+    let mut call = CLAIM.key(keys.nonce(hex));
+    call.key(&keys.outstanding).key(&keys.spent).key(&keys.brought);
+    call.arg(terms.incarnation).arg(terms.now.unix_milliseconds()).arg(milliseconds(terms.apart));
+    call.arg(terms.refusal.map_or("", Refusal::as_str));
+    call.arg(use_.issuer.as_str()).arg(use_.attestation_type.as_str());
+    call.arg(hex::encode(use_.content_digest)).arg(token).arg(hex).arg(milliseconds(terms.life)).arg(terms.capacity);
+    call.arg(terms.now.unix_seconds()).arg(use_.timestamp.plus(terms.window).unix_seconds());
+    call
+}
+
+/// Incarnation, connected replicas, the server's clock in milliseconds.
+pub(super) type BarrierReply = (String, usize, i64);
+
+/// Answered with a [`BarrierReply`].
+pub(super) fn barrier(keys: &Keys, random: &str) -> Call {
+    let mut call = BARRIER.key(&keys.brought);
+    call.key(&keys.barrier).arg(random).arg(INDEX_LIFE_MS);
+    call
+}
+
+/// The scripts of claims, for connections on which they are not sent along.
+pub(super) fn of_claims() -> [&'static Script; 2] {
+    [&CLAIM, &BARRIER]
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("checked: minutes at most")
+}
+
 /// Answered with a [`FinishReply`].
 pub(super) fn settle(keys: &Keys, hex: &str, token: &str, answer: &str) -> Call {
     let mut call = SETTLE.key(keys.nonce(hex));
@@ -106,7 +153,7 @@ pub(super) fn stats(keys: &Keys, issuers: usize) -> Call {
 
 fn indexed(script: &'static Script, keys: &Keys) -> Call {
     let mut call = script.key(&keys.outstanding);
-    call.key(&keys.spent).key(&keys.holders).key(&keys.totals);
+    call.key(&keys.spent).key(&keys.holders).key(&keys.totals).key(&keys.brought);
     call
 }
 
@@ -120,6 +167,12 @@ pub(super) enum SpendReply {
     Refused(Refusal),
     /// Another client, this one, has spent it.
     Replayed(String),
+    /// A client brought it: to be claimed.
+    Brought,
+    /// `claim` only: this bound is reached.
+    Full(Bound),
+    /// `claim` only: the caller knows another incarnation, or another time.
+    Closed(String),
 }
 
 impl SpendReply {
@@ -128,6 +181,9 @@ impl SpendReply {
             "fresh" => Ok(Self::Fresh),
             "in_progress" => Ok(Self::InProgress),
             "repeated" => Ok(Self::Repeated(detail)),
+            "brought" => Ok(Self::Brought),
+            "full" => Ok(Self::Full(Bound::Store)),
+            "closed" => Ok(Self::Closed(detail)),
             "replayed" => Ok(Self::Replayed(detail)),
             "refused" => REFUSALS
                 .into_iter()

@@ -21,9 +21,11 @@
 -- goes on when the store is full. Other errors, and an OOM all the same, are the caller's 503.
 local run_id, replid = current_history()
 local nonce = redis.call('HMGET', KEYS[1], 'run_id', 'replid', 'issuer', 'type', 'subject', 'issued_at',
-  'expires_at', 'state', 'token', 'content', 'answer')
+  'expires_at', 'state', 'token', 'content', 'answer', 'brought')
 local state, token, content = nonce[8], nonce[9], nonce[10]
 
+-- A client brought it: claim.lua decides, with its own precautions.
+if nonce[12] then return { 'brought', '' } end
 if not nonce[1] or not nonce[6] or not nonce[7] then return { 'refused', 'not_found' } end
 
 -- A record of another history is refused, unless it only has to repeat what it holds: a settled

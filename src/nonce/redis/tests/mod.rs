@@ -9,6 +9,7 @@
 //! - the flags of the scripts, and in this room: the look at new and at older connections, dropping
 //!   a lost one, the second try, giving up spends without a reply, telling them later.
 
+mod brought;
 mod cluster;
 mod load;
 mod outages;
