@@ -2,7 +2,7 @@
 
 mod clock;
 mod following;
-mod members;
+pub mod members;
 mod memory;
 mod races;
 mod revocation;

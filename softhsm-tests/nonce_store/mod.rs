@@ -1,7 +1,11 @@
 //! The nonce store as whole appliances and their operators see it: what it warns of, what it answers
 //! when Redis is unwell, and single use through all of it.
 
+mod client_nonces;
 mod concerns;
+mod double_spend;
+mod failover;
+mod outages;
 mod runbook;
 mod settings;
 
