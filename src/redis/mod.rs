@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 use deadpool_redis::redis::{Script, ScriptInvocation};
 
-pub use apart::Apart;
+pub use apart::{Apart, Waited};
 pub use config::{Cluster, Config, Sentinel, ServerUrl};
 pub use failure::Failure;
 pub use health::{EvictionWatch, Health, Unfit};

@@ -25,6 +25,7 @@ static REOPEN: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua"
 static CLEANUP: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "cleanup.lua");
 static CLAIM: LazyLock<Script> = script!("#!lua", "history.lua", "incarnation.lua", "claim.lua");
 static BARRIER: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "incarnation.lua", "barrier.lua");
+static SEEN: LazyLock<Script> = script!("#!lua flags=no-writes", "history.lua", "incarnation.lua", "seen.lua");
 static STATS: LazyLock<Script> = script!("#!lua flags=no-writes", "stats.lua");
 
 /// Seconds that a record outlives its window by Redis' clock: clocks differ, and an expired nonce
@@ -111,9 +112,14 @@ pub(super) fn barrier(keys: &Keys, random: &str) -> Call {
     call
 }
 
+/// Answered with the incarnation.
+pub(super) fn seen(keys: &Keys) -> Call {
+    SEEN.key(&keys.brought)
+}
+
 /// The scripts of claims, for connections on which they are not sent along.
-pub(super) fn of_claims() -> [&'static Script; 2] {
-    [&CLAIM, &BARRIER]
+pub(super) fn of_claims() -> [&'static Script; 3] {
+    [&CLAIM, &BARRIER, &SEEN]
 }
 
 fn milliseconds(duration: Duration) -> u64 {

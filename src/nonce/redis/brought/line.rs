@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use deadpool_redis::redis::{FromRedisValue, Value};
 
-use super::{CLOCKS_APART, Claim, Closed, Decision, GAP, MARGIN, SpendReply, Terms, script};
+use super::{CLOCKS_APART, Claim, Closed, Decision, MARGIN, SpendReply, Terms, script};
 use crate::{
-    clock::boot_millis,
     nonce::{Bound, brought, random},
-    redis::{Apart, Failure},
+    redis::{Apart, Failure, Waited},
     timestamp::Timestamp,
 };
 
@@ -20,41 +19,20 @@ pub(super) struct Line {
     floor: Timestamp,
     /// The latest instant that our clock has shown: it may be set back.
     latest: Timestamp,
-    /// Milliseconds since boot when something was sent that a majority has acknowledged since.
-    proven: u64,
 }
 
 impl Line {
     /// Connects, and makes the barrier.
     pub async fn open(terms: &Terms) -> Result<Self, Closed> {
         let mut connection = terms.pool.apart(terms.round(), &script::of_claims()).await?;
-        let sent = boot_millis();
         let incarnation = barrier(&mut connection, terms).await?;
-        if boot_millis().saturating_sub(sent) > milliseconds(GAP) {
-            return Err(Closed("Redis answers too slowly".into()));
-        }
         let now = terms.clock.now();
-        Ok(Self { connection, incarnation, floor: now.plus(MARGIN), latest: now, proven: sent })
+        Ok(Self { connection, incarnation, floor: now.plus(MARGIN), latest: now })
     }
 
     /// Sees that it is the same server, and that a majority follows it.
     pub async fn look(&mut self, terms: &Terms) -> Result<(), Closed> {
-        let sent = boot_millis();
-        let incarnation = barrier(&mut self.connection, terms).await?;
-        if incarnation != self.incarnation {
-            return Err(another_incarnation());
-        }
-        self.prove(sent)
-    }
-
-    /// A majority has acknowledged what was sent at `sent`; the look before this one is not too long ago.
-    fn prove(&mut self, sent: u64) -> Result<(), Closed> {
-        let gap = boot_millis().saturating_sub(self.proven);
-        if gap > milliseconds(GAP) {
-            return Err(Closed(format!("for {gap} ms nobody has seen whether a majority follows")));
-        }
-        self.proven = sent;
-        Ok(())
+        same(&self.incarnation, &barrier(&mut self.connection, terms).await?)
     }
 
     /// Decides these claims; and why the line must be given up, if it must.
@@ -62,20 +40,21 @@ impl Line {
         let now = terms.clock.now();
         self.latest = self.latest.max(now);
         let calls: Vec<_> = claims.iter().map(|claim| self.call(terms, claim, now)).collect();
-        let sent = boot_millis();
-        match self.connection.run_and_wait(&calls, terms.replicas_needed()).await {
-            Ok((answers, acknowledged)) => {
-                let disagreed = enough(acknowledged, terms).and_then(|()| self.prove(sent)).err();
-                let decisions: Vec<_> =
-                    answers.into_iter().map(|answer| decision(answer, disagreed.as_ref())).collect();
-                let closed = decisions.iter().find_map(|decision| decision.as_ref().err().cloned());
-                (decisions, disagreed.or(closed))
-            }
+        let seen = script::seen(&terms.keys);
+        match self.connection.run_and_wait(&calls, terms.replicas_needed(), &seen).await {
+            Ok(waited) => self.decide(waited, terms),
             Err(failure) => {
                 let closed = Closed::from(failure);
                 (claims.iter().map(|_| Err(closed.clone())).collect(), Some(closed))
             }
         }
+    }
+
+    fn decide(&self, Waited { answers, replicas, then }: Waited, terms: &Terms) -> (Vec<Decision>, Option<Closed>) {
+        let disagreed = enough(replicas, terms).and_then(|()| same(&self.incarnation, &then)).err();
+        let decisions: Vec<_> = answers.into_iter().map(|answer| decision(answer, disagreed.as_ref())).collect();
+        let closed = decisions.iter().find_map(|decision| decision.as_ref().err().cloned());
+        (decisions, disagreed.or(closed))
     }
 
     fn call(&self, terms: &Terms, claim: &Claim, now: Timestamp) -> crate::redis::Call {
@@ -135,8 +114,12 @@ fn check_policy(incarnation: &str) -> Result<(), Closed> {
     Err(Closed("Redis throws keys away when memory is full: set maxmemory-policy to noeviction".into()))
 }
 
+fn same(incarnation: &str, seen: &str) -> Result<(), Closed> {
+    if incarnation == seen { Ok(()) } else { Err(another_incarnation()) }
+}
+
 fn another_incarnation() -> Closed {
-    Closed("Redis has failed over, was restarted, or was cleared".into())
+    Closed("Redis has failed over, was restarted or cleared, or a replica has come or come back".into())
 }
 
 fn clocks_differ() -> Closed {
@@ -152,8 +135,8 @@ async fn barrier(connection: &mut Apart, terms: &Terms) -> Result<String, Closed
     let text = hex::encode(random::<16>().map_err(|error| Closed(error.to_string()))?);
     let asked = terms.clock.now();
     let calls = [script::barrier(&terms.keys, &text)];
-    let (answers, acknowledged) = connection.run_and_wait(&calls, terms.replicas_needed()).await?;
-    let answer = answers.into_iter().next().ok_or_else(|| Closed("Redis did not answer".into()))??;
+    let waited = connection.run_and_wait(&calls, terms.replicas_needed(), &script::seen(&terms.keys)).await?;
+    let answer = waited.answers.into_iter().next().ok_or_else(|| Closed("Redis did not answer".into()))??;
     let (incarnation, replicas, clock): script::BarrierReply = read(answer)?;
     if replicas >= terms.limits.redis_nodes {
         return Err(Closed(format!(
@@ -164,7 +147,8 @@ async fn barrier(connection: &mut Apart, terms: &Terms) -> Result<String, Closed
     if clock.abs_diff(asked.unix_milliseconds()) > milliseconds(CLOCKS_APART) {
         return Err(clocks_differ());
     }
-    enough(acknowledged, terms)?;
+    enough(waited.replicas, terms)?;
+    same(&incarnation, &waited.then)?;
     check_policy(&incarnation)?;
     Ok(incarnation)
 }

@@ -7,49 +7,45 @@
 //!
 //! # What counts as accepted
 //!
-//! A claim counts when (a) `claim.lua` found the nonce unused on a server of the incarnation that this
-//! appliance knows, (b) so many replicas have acknowledged it that a majority of the `redis_nodes` has
-//! it (WAIT), (c) its `issued_at` lies after our **floor**, and (d) a majority has followed the server
-//! without a gap of more than [`GAP`] as far as we could see. Whenever the incarnation changes, a
-//! majority does not follow, or the clocks differ, claiming is closed; it opens again after a
-//! **barrier**: a write that a majority has acknowledged, after which the floor is set to now +
-//! [`MARGIN`].
+//! A claim counts when (a) `claim.lua` found the nonce unused on a server of the **incarnation** that
+//! this appliance knows, (b) so many replicas have acknowledged it that a majority of the `redis_nodes`
+//! has it (WAIT), (c) the incarnation was still the same after that, and (d) its `issued_at` lies after
+//! our **floor**. When any of it fails, when a look every [`LOOK_EVERY`] finds no majority, or when the
+//! clocks differ, claiming is closed. It opens again with a **barrier**: a write that a majority
+//! has acknowledged within one incarnation, after which the floor is set to now + [`MARGIN`].
+//!
+//! The incarnation (`incarnation.lua`) changes with every restart, promotion and clearing, with
+//! eviction, and *whenever a replica comes to the server*, be it one that left a moment ago.
 //!
 //! # Why no request is accepted twice
 //!
-//! Let claim *c* be accepted on server P, at the moment t when the last replica of its majority
-//! acknowledged it; its `issued_at` is at most t + [`AHEAD`] by the clock of that appliance. Let the
-//! same request come to an appliance A′, on server P′.
+//! Let *c* be accepted by an appliance A on server P, and the same request *c′* by A′ on P′ (A and A′, or
+//! P and P′, may be the same). Call M the majority that acknowledged *c*, with P; M′ that of *c′*, with P′. Two
+//! majorities share a server x.
 //!
-//! 1. *The same incarnation.* One process, a master all the time, whose index of brought nonces was
-//!    never deleted or evicted since *c* (the canary goes with it, and `evicted_keys` is part of the
-//!    incarnation), and was trimmed only by a clock that agreed with the caller's. So `claim.lua` sees *c*, or
-//!    *c* is older than the window.
-//! 2. *Another incarnation, whose barrier by A′ was acknowledged after t.* Its floor is later than
-//!    `issued_at` ≤ t + AHEAD, by more than the clocks differ: refused.
-//! 3. *Another incarnation, whose barrier by A′ was acknowledged at b, before t.* Two majorities share
-//!    a server x. It is not P′ itself: as a replica of P it would have had *c* before it was promoted, hence
-//!    before b. So x followed P′ at b and P at t. Whichever way it moved, one of the two masters was without a
-//!    majority meanwhile, and the appliance there:
-//!    - A on P has seen its majority in the last [`GAP`] before t and did not look between: then t ≤ b + GAP,
-//!      and `issued_at` ≤ b + GAP + AHEAD is before the floor of A′;
-//!    - or A has made a barrier on P after b, and took *c* only with `issued_at` after *that* floor, so t is later
-//!      than that barrier by MARGIN − AHEAD at least, and x was away from P′ for that long: longer
-//!      than GAP, so A′ has noticed, closed, and makes a new barrier once x (or another) is back, which is
-//!      after t: case 2.
-//! 4. *FLUSHALL, DEL of any keys, a restart without data, an evicting policy:* another incarnation, or
-//!    the index still knows the nonce.
+//! 1. *One server and one history.* All scripts ran one after the other on one memory. If the index was
+//!    deleted or the nonce evicted between *c* and *c′*, the later one was made under an incarnation that began
+//!    after *c*: its barrier came after *c* was sent, and its floor is later than `issued_at`. Else `claim.lua`
+//!    saw the earlier one.
+//! 2. *Else.* From A′'s barrier until *c′* was acknowledged no replica came to P′: so those that
+//!    acknowledged followed P′ all that time, without a moment elsewhere (a replica follows one master at
+//!    a time, over one connection). The same holds for M and P from A's barrier until *c* was acknowledged. P and P′
+//!    themselves were masters all that time. So x cannot have been part of both at once: one of the two spans
+//!    began after the other had ended. Say A's barrier came after *c′* was acknowledged. Then *c′* was sent before
+//!    that barrier, its `issued_at` was at most [`AHEAD`] after it was sent, and A's floor is later than that
+//!    by more than the clocks differ: *c* was refused.
 //!
 //! # What it rests on
 //!
 //! - `redis_nodes` is the number of servers that hold the data. More replicas than that close claiming.
-//! - MARGIN = GAP + AHEAD + how far the clocks of two appliances may differ: each is less than
-//!   [`CLOCKS_APART`] + [`ROUND`] from its server (measured in every claim), and the servers' clocks
-//!   are within a second of each other (their operator's to see to).
-//! - Not seen: a server's memory brought back to life (a virtual machine reverted), and records or index
-//!   entries written by hand.
+//! - MARGIN = AHEAD + how far the clocks of two appliances may differ: each is less than
+//!   [`CLOCKS_APART`] + [`ROUND`] from its server (measured with every claim), and the servers' clocks
+//!   are within [`SERVERS_APART`] of each other (their operator's to see to).
+//! - Not seen: a server's memory brought back to life (a virtual machine reverted), records or index
+//!   entries written by hand, and counters reset by hand (CONFIG RESETSTAT) so that they come to the same
+//!   numbers again between two looks.
 //!
-//! A failed claim leaves a nonce that is used up; its client makes a new one.
+//! A claim that fails may leave a nonce that is used up; its client makes a new one.
 
 mod line;
 
@@ -71,16 +67,13 @@ use crate::{
 
 /// See above. These are not configuration: the argument needs them as they are.
 const AHEAD: Duration = super::super::brought::AHEAD;
-const GAP: Duration = Duration::from_secs(1);
 const CLOCKS_APART: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_millis(500);
 const SERVERS_APART: Duration = Duration::from_secs(1);
-const MARGIN: Duration = GAP
-    .saturating_add(AHEAD)
-    .saturating_add(CLOCKS_APART.saturating_add(ROUND).saturating_mul(2))
-    .saturating_add(SERVERS_APART);
+const MARGIN: Duration =
+    AHEAD.saturating_add(CLOCKS_APART.saturating_add(ROUND).saturating_mul(2)).saturating_add(SERVERS_APART);
 
-/// How often a majority is looked for when nothing is claimed; well within [`GAP`].
+/// How often a majority is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Claims that share a round trip, at most.

@@ -7,7 +7,7 @@
 
 use std::{
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -105,6 +105,7 @@ all_at_once!(
     a_replica_that_missed_a_claim_and_is_promoted_does_not_accept_it_again,
     a_server_changes_under_a_connection_that_stays_and_nothing_is_accepted_again,
     without_a_majority_there_is_no_barrier,
+    a_replica_that_comes_while_a_claim_waits_for_it_does_not_count,
     a_replica_that_goes_away_and_comes_back_is_noticed,
     what_is_cleared_or_thrown_away_is_not_accepted_again,
     a_policy_that_evicts_closes_at_once_and_what_was_evicted_is_not_accepted_again,
@@ -197,7 +198,7 @@ async fn concurrent_claims_go_together_and_count_against_the_capacity() {
     for task in tasks {
         match task.await.unwrap() {
             Ok(Spend::Fresh(_)) => fresh += 1,
-            Err(Error::Full(crate::nonce::Bound::Store)) => full += 1,
+            Err(Error::Full(Bound::Store)) => full += 1,
             Err(Error::InProgress) => {}
             other => panic!("{other:?}"),
         }
@@ -206,7 +207,7 @@ async fn concurrent_claims_go_together_and_count_against_the_capacity() {
     assert_eq!(fresh, 198);
     assert!(full >= 102, "{full}");
     let issued = stores[0].issue(&contract::order(), 1, clock()).await;
-    assert!(matches!(issued, Err(Error::Full(crate::nonce::Bound::Store))), "{issued:?}");
+    assert!(matches!(issued, Err(Error::Full(Bound::Store))), "{issued:?}");
 }
 
 async fn an_isolated_master_accepts_nothing_more() {
@@ -292,6 +293,23 @@ async fn without_a_majority_there_is_no_barrier() {
     }
     servers[2].follow(&servers[0]);
     accepted_without_replay(&on_first, &[last]).await;
+}
+
+async fn a_replica_that_comes_while_a_claim_waits_for_it_does_not_count() {
+    let servers = trio();
+    let store = open(&servers[0]).await;
+    accepted(&store).await;
+    servers[1].promote();
+    servers[2].promote();
+    let port = servers[0].port.to_string();
+    let request = request();
+    let (claimed, ()) = tokio::join!(bring(&store, &request), async {
+        // The claim has been written, or is about to be, when the replica starts to come.
+        tokio::task::yield_now().await;
+        servers[2].command::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+    });
+    assert!(!is_fresh(&claimed), "{claimed:?}");
+    accepted_without_replay(&store, &[request]).await;
 }
 
 async fn a_replica_that_goes_away_and_comes_back_is_noticed() {
@@ -390,22 +408,22 @@ async fn a_redis_on_which_it_cannot_work_is_refused_at_the_start() {
 async fn a_clock_that_differs_closes() {
     let servers = trio();
     let pool = || Arc::new(Pool::new(&config(servers[0].url()), &signer()).unwrap());
-    let shift = Arc::new(std::sync::atomic::AtomicI64::new(0));
+    let shift = Arc::new(AtomicI64::new(0));
     let moved = Arc::clone(&shift);
     let ours = Clock::from_fn(move || {
-        time::OffsetDateTime::now_utc() + time::Duration::seconds(moved.load(std::sync::atomic::Ordering::Relaxed))
+        time::OffsetDateTime::now_utc() + time::Duration::seconds(moved.load(Ordering::Relaxed))
     });
     let store = RedisStore::connect(pool(), accepting(), &signer(), ours.clone()).await.unwrap();
     let taken = accepted(&store).await;
     // First the one that only a claim's own look at the clock can refuse.
     for seconds in [200, -200] {
-        shift.store(seconds, std::sync::atomic::Ordering::Relaxed);
+        shift.store(seconds, Ordering::Relaxed);
         let request = Request { use_: Use { timestamp: ours.now(), ..request().use_ }, ..request() };
         assert!(!is_fresh(&bring(&store, &request).await));
         let Err(error) = RedisStore::connect(pool(), accepting(), &signer(), ours.clone()).await else { panic!() };
         assert!(error.to_string().contains("clocks"), "{error}");
     }
-    shift.store(0, std::sync::atomic::Ordering::Relaxed);
+    shift.store(0, Ordering::Relaxed);
     accepted_without_replay(&store, &[taken]).await;
 }
 
