@@ -90,7 +90,9 @@ fn in_redis_they_are_spent_once_through_a_failover() {
     let second = signer.second_with(&format!("{ACCEPTED}{}", group.table()));
     let taken: Vec<_> = (0..10).map(|_| accepted(&signer)).collect();
     accepted(&second);
-    taken.iter().for_each(|taken| is_spent(&second, taken));
+    for taken in &taken {
+        is_spent(&second, taken);
+    }
     refusals(&signer);
     let master = group.settle();
     group.servers[master].kill();

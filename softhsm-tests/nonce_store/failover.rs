@@ -55,7 +55,7 @@ fn under_load<T>(clients: &[Client], meanwhile: impl FnOnce() -> T) -> (T, Vec<A
                 }
             });
         }
-        eventually("some load", || (acknowledged.lock().unwrap().len() >= 30).then_some(()));
+        eventually("some load", || (acknowledged.lock().unwrap().len() >= 100).then_some(()));
         let done = meanwhile();
         stop.store(true, Ordering::Relaxed);
         done

@@ -31,7 +31,9 @@ impl Sentinels {
     pub fn watching(servers: usize) -> Self {
         let users: Vec<_> = USERS.split_whitespace().collect();
         let servers: Vec<_> = (0..servers).map(|_| RedisServer::start(&users)).collect();
-        servers[1..].iter().for_each(|replica| replica.follow(&servers[0]));
+        for replica in &servers[1..] {
+            replica.follow(&servers[0]);
+        }
         let watched = format!(
             "sentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {NAME} 1000\n\
              sentinel failover-timeout {NAME} 3000",

@@ -332,4 +332,73 @@ mod tests {
     use super::*;
 
     contract::suite!(async |config| (MemoryStore::new(config, contract::now().plus_seconds(-600)), ()));
+
+    /// A store begun at `now`.
+    fn accepting() -> MemoryStore {
+        MemoryStore::new(Config { accept_client_nonces: true, capacity: 10, ..contract::config() }, contract::now())
+    }
+
+    fn after(seconds: i64) -> Timestamp {
+        contract::now().plus_seconds(seconds)
+    }
+
+    async fn bring(store: &MemoryStore, nonce: u8, made: i64, now: i64) -> Result<Spend, Error> {
+        // `issued_at` is part of the content.
+        let content_digest = [made.to_le_bytes()[0]; 32];
+        let use_ = Use { timestamp: after(made), timestamp_stated: true, content_digest, ..contract::use_() };
+        let nonce = NonceValue::from_bytes(&[nonce; 16]).unwrap();
+        store.spend(Claim::new(&contract::Permit, nonce, use_), Duration::ZERO, after(now)).await
+    }
+
+    fn is_refused(result: &Result<Spend, Error>, expected: Refusal) -> bool {
+        matches!(result, Err(Error::Refused(refusal)) if *refusal == expected)
+    }
+
+    #[tokio::test]
+    async fn a_nonce_that_a_client_brings_is_spent_once_while_its_request_is_good() {
+        let store = accepting();
+        let Ok(Spend::Fresh(spent)) = bring(&store, 1, 10, 10).await else { panic!("not accepted") };
+        store.settle(spent, &contract::answer()).await.unwrap();
+        for now in [11, 60, 130] {
+            store.cleanup(after(now)).await.unwrap();
+            assert!(matches!(bring(&store, 1, 10, now).await, Ok(Spend::Repeated(_))), "{now}");
+            assert!(is_refused(&bring(&store, 1, now, now).await, Refusal::AlreadyUsed), "{now}");
+        }
+        // Forgotten, and too old.
+        store.cleanup(after(140)).await.unwrap();
+        assert_eq!(store.stats().await.unwrap().size(), 0);
+        assert!(is_refused(&bring(&store, 1, 10, 140).await, Refusal::Expired));
+        // A clock that was set back does not make it young again.
+        assert!(is_refused(&bring(&store, 1, 10, 20).await, Refusal::Expired));
+        assert!(matches!(bring(&store, 2, 139, 140).await, Ok(Spend::Fresh(_))));
+    }
+
+    #[tokio::test]
+    async fn what_was_made_before_the_process_began_may_have_been_accepted_before() {
+        let store = accepting();
+        for made in [-100, 0, 1] {
+            assert!(is_refused(&bring(&store, 1, made, 1).await, Refusal::StoreFailover), "{made}");
+        }
+        assert!(matches!(bring(&store, 1, 2, 1).await, Ok(Spend::Fresh(_))));
+    }
+
+    #[tokio::test]
+    async fn brought_nonces_count_against_the_capacity() {
+        let store = accepting();
+        for nonce in 1..=10 {
+            assert!(matches!(bring(&store, nonce, 5, 5).await, Ok(Spend::Fresh(_))));
+        }
+        assert!(matches!(bring(&store, 11, 5, 5).await, Err(Error::Full(Bound::Store))));
+        assert!(matches!(bring(&store, 11, 130, 130).await, Ok(Spend::Fresh(_))));
+        assert_eq!(store.stats().await.unwrap().spent, 9);
+    }
+
+    #[tokio::test]
+    async fn without_the_option_and_in_the_form_of_issued_ones_they_are_unknown() {
+        let strict = MemoryStore::new(contract::config(), contract::now());
+        assert!(is_refused(&bring(&strict, 1, 5, 5).await, Refusal::NotFound));
+        let use_ = Use { timestamp: after(5), timestamp_stated: true, ..contract::use_() };
+        let claim = Claim::new(&contract::Permit, random_nonce().unwrap(), use_);
+        assert!(is_refused(&accepting().spend(claim, Duration::ZERO, after(5)).await, Refusal::NotFound));
+    }
 }

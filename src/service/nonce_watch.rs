@@ -68,6 +68,7 @@ impl NonceWatch {
 }
 
 /// Why the store cannot be used, for people who may know that there is one.
+#[must_use]
 pub fn why_unusable(error: &Error) -> String {
     match error {
         Error::Unfit(why) => why.clone(),

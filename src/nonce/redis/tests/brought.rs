@@ -351,7 +351,7 @@ async fn what_is_cleared_or_thrown_away_is_not_accepted_again() {
                     server.command::<()>(&["DEL", &record]);
                 }
                 "all but the index" => {
-                    shell(port, "redis-cli KEYS 'virtengine:veid:*' | grep -v brought | xargs redis-cli DEL")
+                    shell(port, "redis-cli KEYS 'virtengine:veid:*' | grep -v brought | xargs redis-cli DEL");
                 }
                 other => panic!("{other}"),
             }
@@ -530,7 +530,7 @@ async fn in_a_storm_of_failovers_nothing_is_accepted_twice() {
     for _ in 0..ROUNDS {
         // A few blows in a row, then some time in which a floor may pass.
         let dice = random::<1>().unwrap()[0];
-        for _ in 0..1 + dice % 3 {
+        for _ in 0..=dice % 3 {
             let dice = random().unwrap();
             let (back, what) = tokio::task::spawn_blocking(move || {
                 let what = strike(&mut servers, dice);
