@@ -10,8 +10,7 @@ use crate::support::{
     eventually,
     redis::RedisServer,
     shifted::ShiftedClock,
-    signer::{Signer, first_key_here},
-    softhsm::SoftHsm,
+    signer::Signer,
 };
 
 /// The word on the nonce store in health.
@@ -75,10 +74,9 @@ fn a_clock_that_differs_is_measured_and_warned_about() {
     // The same Redis to an appliance whose own clock is ten seconds ahead.
     let home = tempfile::tempdir().unwrap();
     let clock = ShiftedClock::new(home.path());
-    let token = SoftHsm::new();
-    let config = token.config(home.path(), &first_key_here(&token, "", &on_redis(&redis)));
+    let config = signer.token.config(home.path(), &on_redis(&redis));
     let mut command = Command::new(BINARY);
-    command.args(["serve", "--config"]).arg(&config).envs(token.environment());
+    command.args(["serve", "--config"]).arg(&config).envs(signer.token.environment());
     clock.govern(&mut command);
     clock.seconds(10);
     let ahead = Appliance::start(command, home.path()).unwrap_or_else(|(status, log)| panic!("{status}: {log}"));

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::{
     redis::{RedisServer, until},
+    softhsm::SIGNER,
     tool,
 };
 
@@ -72,10 +73,15 @@ impl Sentinels {
         self.administer(index, &["ACL", "SETUSER", "default", "on"]);
     }
 
-    fn administer(&self, index: usize, words: &[&str]) {
+    /// Whether this server has a record of the nonce.
+    pub fn knows(&self, index: usize, nonce: &str) -> bool {
+        self.administer(index, &["EXISTS", &format!("virtengine:veid:{{{SIGNER}}}:nonce:{nonce}")]).trim() == "1"
+    }
+
+    fn administer(&self, index: usize, words: &[&str]) -> String {
         let port = self.servers[index].port.to_string();
         let login = ["-p", &port, "--user", "admin", "--pass", PASSWORD, "--no-auth-warning"];
-        tool::run("redis-cli", &[&login[..], words].concat(), &[]);
+        tool::run("redis-cli", &[&login[..], words].concat(), &[])
     }
 
     fn views(&self) -> Vec<HashMap<String, String>> {
