@@ -208,6 +208,7 @@ impl App {
                 settle_time: config.fleet.settle_time(),
                 clock_skew: config.nonce.clock_skew,
                 nonce_window: config.nonce.window,
+                client_nonce_window: config.nonce.accept_client_nonces.then_some(config.nonce.client_nonce_window),
                 redis_clock_warning: config.nonce.redis_clock_warning,
                 patience: config.token.call_deadline,
             },

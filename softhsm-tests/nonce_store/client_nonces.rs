@@ -65,6 +65,7 @@ fn by_default_they_are_unknown() {
     let appliance = Appliance::dev();
     let refused = bring(&appliance, &request());
     assert_eq!((refused.status, refused.problem()), (422, "nonce-not-found".into()));
+    assert_eq!(appliance.get("/api/v1/signer").ok()["policy"]["nonce"]["client_nonces"], Value::Null);
 }
 
 #[test]
@@ -74,6 +75,8 @@ fn in_the_process_they_are_spent_once_and_a_restart_sets_a_floor() {
     is_spent(&signer, &taken);
     refusals(&signer);
     signer.attest();
+    let rules = signer.get("/api/v1/signer").ok()["policy"]["nonce"]["client_nonces"].clone();
+    assert_eq!(rules, json!({ "window_seconds": 120 }));
     signer.restart();
     for _ in 0..3 {
         let refused = bring(&signer, &taken.0);

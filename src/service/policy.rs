@@ -134,6 +134,8 @@ pub struct Policy {
     pub clock_skew: Duration,
     /// Window of nonces for which the caller names none.
     pub nonce_window: Duration,
+    /// How long a request with a nonce of the client's own is good, where those are accepted.
+    pub client_nonce_window: Option<Duration>,
     /// How far the clock of Redis may differ without a word.
     pub redis_clock_warning: Duration,
     /// How long a retry waits for the first try to finish.
