@@ -42,7 +42,7 @@ impl Holders {
     pub fn largest(&self, most: usize) -> Vec<(String, u64)> {
         let mut largest: Vec<_> =
             self.by_count.iter().rev().take(most).map(|(count, issuer)| (issuer.to_string(), *count)).collect();
-        super::in_order(&mut largest);
+        super::stats::in_order(&mut largest);
         largest
     }
 

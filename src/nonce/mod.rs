@@ -1,13 +1,16 @@
 //! Nonces: issued by the store, spent once.
 //!
 //! A nonce that the store did not issue, or no longer knows, is refused; so losing the store's
-//! content costs clients a new nonce and never allows a second use. [`Spent`] is minted only when
-//! a nonce changed from unspent to spent in this very call.
+//! content costs clients a new nonce and never allows a second use. (Where clients may bring nonces of
+//! their own, `brought.rs` and `redis/brought/` see to the same.) [`Spent`] is minted only when a nonce
+//! changed from unspent to spent in this very call.
 
 mod brought;
+mod config;
 mod holders;
 mod memory;
 mod redis;
+mod stats;
 
 #[cfg(test)]
 mod contract;
@@ -17,8 +20,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use config::{Config, WINDOW_SECONDS};
 pub use memory::MemoryStore;
 pub use redis::{ConnectError, RedisStore};
+pub use stats::{ClientNonces, MOST_ISSUERS, Removed, ServerStats, Stats};
 
 use crate::{
     attestation::{AttestationType, Issuer},
@@ -27,80 +32,6 @@ use crate::{
     nonce_value::NonceValue,
     timestamp::Timestamp,
 };
-
-/// `[nonce]` of the configuration file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// How long a nonce may be spent after it was issued: 300 s to 86 400 s.
-    #[serde(deserialize_with = "crate::duration::deserialize")]
-    pub window: Duration,
-    /// How far a producer's clock may differ; at most half the window.
-    #[serde(deserialize_with = "crate::duration::deserialize")]
-    pub clock_skew: Duration,
-    /// Unspent nonces that one producer may hold.
-    pub outstanding_per_issuer: usize,
-    /// Nonces in the store, spent ones included, until their window ends.
-    pub capacity: usize,
-    /// How far the clock of Redis may differ from ours before health and the log warn.
-    #[serde(deserialize_with = "crate::duration::deserialize")]
-    pub redis_clock_warning: Duration,
-    /// Whether a client may bring a nonce of its own instead of fetching one.
-    pub accept_client_nonces: bool,
-    /// How long after its `issued_at` a request with a nonce of the client's own is good: 10 s to 300 s.
-    #[serde(deserialize_with = "crate::duration::deserialize")]
-    pub client_nonce_window: Duration,
-    /// Redis servers that hold the data, the master included: a majority of them must have a nonce that
-    /// a client brought before it counts as spent.
-    pub redis_nodes: usize,
-}
-
-/// Bounds of [`Config::window`] and of a request's `window_seconds`, in seconds.
-pub const WINDOW_SECONDS: std::ops::RangeInclusive<u64> = 300..=86_400;
-
-/// Bounds of [`Config::client_nonce_window`] in seconds, and of [`Config::redis_nodes`].
-const CLIENT_NONCE_SECONDS: std::ops::RangeInclusive<u64> = 10..=300;
-const REDIS_NODES: std::ops::RangeInclusive<usize> = 2..=15;
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(3600),
-            clock_skew: Duration::from_secs(300),
-            outstanding_per_issuer: 10_000,
-            capacity: 2_000_000,
-            redis_clock_warning: Duration::from_secs(2),
-            accept_client_nonces: false,
-            client_nonce_window: Duration::from_secs(120),
-            redis_nodes: 3,
-        }
-    }
-}
-
-impl Config {
-    /// The rules that the types do not hold.
-    pub fn check(&self) -> Result<(), String> {
-        if !WINDOW_SECONDS.contains(&self.window.as_secs()) {
-            return Err("nonce.window must be between 300s and 86400s (24h)".into());
-        }
-        if self.clock_skew > self.window / 2 {
-            return Err("nonce.clock_skew must be at most half of nonce.window".into());
-        }
-        if self.outstanding_per_issuer == 0 || self.capacity < self.outstanding_per_issuer {
-            return Err("nonce.capacity must be at least nonce.outstanding_per_issuer, and both above 0".into());
-        }
-        if !CLIENT_NONCE_SECONDS.contains(&self.client_nonce_window.as_secs()) {
-            return Err("nonce.client_nonce_window must be between 10s and 300s".into());
-        }
-        if !REDIS_NODES.contains(&self.redis_nodes) {
-            return Err("nonce.redis_nodes must be between 2 and 15: the master and its replicas".into());
-        }
-        if self.redis_clock_warning < Duration::from_millis(100) {
-            return Err("nonce.redis_clock_warning must be at least 100ms".into());
-        }
-        Ok(())
-    }
-}
 
 /// A request for a nonce.
 #[derive(Clone, Debug)]
@@ -273,112 +204,6 @@ pub enum Error {
     Unfit(String),
     #[error("the nonce store cannot be reached")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// Most issuers that [`Stats::per_issuer`] names.
-pub const MOST_ISSUERS: usize = 1000;
-
-/// Counts for `GET /api/v1/nonce/stats`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Stats {
-    pub outstanding: u64,
-    pub spent: u64,
-    pub expired_total: u64,
-    pub capacity: u64,
-    /// Unspent nonces that one issuer may hold.
-    pub outstanding_per_issuer: u64,
-    /// How many issuers hold unspent nonces.
-    pub issuers: u64,
-    /// Those that hold most, the most first.
-    pub per_issuer: Vec<(String, u64)>,
-    pub last_cleanup: Option<Timestamp>,
-    /// The server that the nonces are kept on, if it is not this process.
-    pub server: Option<ServerStats>,
-}
-
-/// What a server says of itself.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerStats {
-    pub memory_used: u64,
-    /// `None` when there is no limit.
-    pub memory_limit: Option<u64>,
-    pub eviction_policy: String,
-    /// Seconds that its clock is ahead of ours, for certain: what the time of the question leaves
-    /// open does not count.
-    pub clock_ahead: f64,
-    pub client_nonces: ClientNonces,
-}
-
-/// Whether nonces that clients bring are accepted now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientNonces {
-    /// The configuration does not allow them.
-    Off,
-    Accepted,
-    /// Not for now, and why.
-    Closed(String),
-}
-
-impl Stats {
-    /// Nonces in the store, spent ones included.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.outstanding + self.spent
-    }
-
-    /// How much of the capacity is used, from 0 to 1.
-    #[must_use]
-    pub fn fill(&self) -> f64 {
-        share(self.size(), self.capacity)
-    }
-
-    /// How much of its share the issuer uses that holds most, from 0 to 1.
-    #[must_use]
-    pub fn fullest_issuer(&self) -> f64 {
-        share(self.per_issuer.first().map_or(0, |(_, held)| *held), self.outstanding_per_issuer)
-    }
-}
-
-impl ServerStats {
-    /// How much of its memory the server uses, from 0 to 1; 0 when there is no limit.
-    #[must_use]
-    pub fn memory_fill(&self) -> f64 {
-        self.memory_limit.map_or(0.0, |limit| share(self.memory_used, limit))
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a share, shown to people")]
-fn share(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
-}
-
-/// The largest first, by name among equals.
-fn in_order(per_issuer: &mut [(String, u64)]) {
-    per_issuer.sort_by(|(name, held), (other, others)| others.cmp(held).then_with(|| name.cmp(other)));
-}
-
-/// What a cleanup removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Never spent.
-    pub expired: u64,
-    pub used: u64,
-    /// The steps it took: in between, others have their turn.
-    pub batches: u64,
-}
-
-impl Removed {
-    /// Of whatever status.
-    #[must_use]
-    pub fn total(self) -> u64 {
-        self.expired + self.used
-    }
-
-    fn add_batch(&mut self, expired: u64, used: u64) {
-        self.expired += expired;
-        self.used += used;
-        self.batches += 1;
-    }
 }
 
 /// A nonce store. Every adapter passes the same contract suite (`nonce/contract.rs`).

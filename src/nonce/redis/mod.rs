@@ -38,7 +38,7 @@ use self::{
 };
 use super::{
     Answer, Bound, Claim, ClientNonces, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, ServerStats, Spend,
-    SpendToken, Spent, Stats, Store, in_order, random, random_nonce,
+    SpendToken, Spent, Stats, Store, random, random_nonce, stats::in_order,
 };
 use crate::{
     clock::Clock,
