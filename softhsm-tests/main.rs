@@ -14,6 +14,7 @@ mod generated_requests;
 mod lifecycle;
 mod limits;
 mod main_job;
+mod nonce_store;
 mod pin;
 mod readme;
 mod recovery;

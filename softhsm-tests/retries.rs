@@ -223,6 +223,24 @@ fn another_client_gets_neither_the_nonce_nor_the_answer() {
     let first = appliance.post(PATH, &request);
     let refusal = from_elsewhere();
     assert_eq!((&refusal["type"], &refusal["status"]), (&json!("/problems/nonce-already-used"), &json!(409)));
+    assert!(!refusal.to_string().contains("127.0.0.1"), "{refusal}");
+    let alerts = appliance.audit_events("security_alert");
+    assert_eq!(alerts.len(), 1);
+    let (alert, details) = (&alerts[0], &alerts[0]["details"]);
+    assert_eq!((&alert["severity"], &details["alert"]), (&json!("critical"), &json!("nonce_replay")));
+    assert_eq!(
+        (&details["presented_by"], &details["spent_by"]),
+        (&json!("anonymous@127.0.0.2"), &json!("anonymous@127.0.0.1"))
+    );
+    assert_eq!(details["nonce_sha256"], appliance.audit_events("attestation_signed")[0]["details"]["nonce_sha256"]);
+    let log = appliance.log();
+    assert!(log.contains("replay: a nonce spent by one client came from another"), "{log}");
+    // The same client's second use is refused without alarm.
+    let mut other = request.clone();
+    other["score"] = json!(1);
+    assert_eq!(refused(&appliance, &other), (409, "nonce-already-used".into()));
+    assert_eq!(appliance.audit_events("security_alert").len(), 1);
+    assert_eq!(appliance.metric("virtengine_verification_nonce_rejected_total{reason=\"already_used\"}"), "2");
     assert_same(&first, &appliance.post(PATH, &request));
 }
 

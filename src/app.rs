@@ -187,7 +187,7 @@ impl App {
         let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
         let token = opened.token;
         let ledger = ledger(config, &token)?;
-        let Shared { nonces, fleet, limits } = shared_state(config).await?;
+        let Shared { nonces, fleet, limits } = shared_state(config, &clock).await?;
         let blocks = Blocks::open(&config.state.directory, clock.now()).map_err(service::Error::from)?;
         let limits = Limits::new(config.limits.clone(), blocks, limits);
         let mut revoked_before = opened.marker.revoked()?;
@@ -211,6 +211,8 @@ impl App {
                 settle_time: config.fleet.settle_time(),
                 clock_skew: config.nonce.clock_skew,
                 nonce_window: config.nonce.window,
+                client_nonce_window: config.nonce.accept_client_nonces.then_some(config.nonce.client_nonce_window),
+                redis_clock_warning: config.nonce.redis_clock_warning,
                 patience: config.token.call_deadline,
             },
             keyring,
@@ -324,7 +326,7 @@ struct Shared {
 
 /// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
 /// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
-async fn shared_state(config: &Config) -> Result<Shared, StartError> {
+async fn shared_state(config: &Config, clock: &Clock) -> Result<Shared, StartError> {
     let Some(redis) = &config.redis else {
         if !config.fleet.single {
             tracing::warn!(
@@ -332,11 +334,11 @@ async fn shared_state(config: &Config) -> Result<Shared, StartError> {
                  only: name a Redis, or set fleet.single = true"
             );
         }
-        let nonces = Arc::new(MemoryStore::new(config.nonce.clone()));
+        let nonces = Arc::new(MemoryStore::new(config.nonce.clone(), clock.now()));
         return Ok(Shared { nonces, fleet: Arc::new(Single::default()), limits: None });
     };
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
-    let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id).await?;
+    let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id, clock.clone()).await?;
     let limits = limits::Shared::new(Arc::clone(&pool), &config.signer.id);
     let fleet = RedisFleet::new(pool, &config.signer.id, &instance(config));
     Ok(Shared { nonces: Arc::new(store), fleet: Arc::new(fleet), limits: Some(limits) })

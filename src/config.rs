@@ -114,6 +114,11 @@ impl Config {
         self.nonce.check()?;
         self.limits.check()?;
         self.redis.as_ref().map_or(Ok(()), redis::Config::check)?;
+        if self.nonce.accept_client_nonces && self.redis.as_ref().is_some_and(|redis| redis.cluster.is_some()) {
+            return Err(
+                "nonce.accept_client_nonces does not go with redis.cluster: name the servers with redis.sentinel or redis.url".into(),
+            );
+        }
         self.http.check()?;
         if self.http.listen == self.metrics.listen && self.http.listen.port() != 0 {
             return Err("http.listen and metrics.listen are the same address".into());

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub nonce_rejected: IntCounterVec,
     pub nonce_expired: IntCounter,
     pub nonce_store_size: IntGauge,
+    pub nonce_store_fill: GaugeVec,
+    pub nonce_store_clock_ahead: Gauge,
     pub nonce_validate_latency: Histogram,
     pub ratelimit_checks: IntCounterVec,
     pub ratelimit_blocked: IntCounterVec,
@@ -62,6 +64,15 @@ impl Metrics {
             nonce_rejected: make.counters("nonce_rejected_total", "Nonces refused", &["reason"])?,
             nonce_expired: make.counter("nonce_expired_total", "Nonces that expired unspent")?,
             nonce_store_size: make.int_gauge("nonce_store_size", "Nonces in the store, spent ones included")?,
+            nonce_store_fill: make.gauges(
+                "nonce_store_fill",
+                "Share used of a bound on nonces: capacity, largest_issuer, memory",
+                &["of"],
+            )?,
+            nonce_store_clock_ahead: make.gauge(
+                "nonce_store_clock_ahead_seconds",
+                "Seconds that the clock of Redis is ahead of this machine's",
+            )?,
             nonce_validate_latency: make.histogram("nonce_validate_latency_seconds", "Time to spend a nonce")?,
             ratelimit_checks: make.counters("ratelimit_checks_total", "Looks at a limit", &["limit_type", "result"])?,
             ratelimit_blocked: make.counters(

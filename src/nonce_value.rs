@@ -11,6 +11,9 @@ pub const ACCEPTED_LENGTHS: RangeInclusive<usize> = 16..=64;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NonceValue(Box<[u8]>);
 
+/// How every nonce that this signer issues ends.
+const ISSUED_END: [u8; 4] = *b"veid";
+
 /// Why a text is not a [`NonceValue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNonce {
@@ -23,6 +26,22 @@ pub enum InvalidNonce {
 impl NonceValue {
     /// Length of nonces this signer issues, in bytes.
     pub const ISSUED_LENGTH: usize = 32;
+
+    /// How many of the bytes of an issued nonce are random.
+    pub const RANDOM_LENGTH: usize = Self::ISSUED_LENGTH - ISSUED_END.len();
+
+    /// A nonce to be issued. It is marked, so that one that was issued and forgotten is never taken
+    /// for one that a client made itself.
+    #[must_use]
+    pub fn issue(random: [u8; Self::RANDOM_LENGTH]) -> Self {
+        Self([&random[..], &ISSUED_END].concat().into())
+    }
+
+    /// Whether it bears the mark of issued nonces.
+    #[must_use]
+    pub fn was_issued(&self) -> bool {
+        self.0.len() == Self::ISSUED_LENGTH && self.0.ends_with(&ISSUED_END)
+    }
 
     /// Checks length and strength of raw bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidNonce> {
@@ -101,6 +120,15 @@ mod tests {
         assert_eq!(NonceValue::parse("xyz"), Err(InvalidNonce::Format));
         assert!(NonceValue::parse(&"ab".repeat(16)).is_ok());
         assert!(NonceValue::parse(&"ab".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn issued_nonces_are_known_by_their_end() {
+        let issued = NonceValue::issue([7; NonceValue::RANDOM_LENGTH]);
+        assert!(issued.was_issued() && issued.as_bytes().len() == 32);
+        assert_eq!(NonceValue::parse(&issued.to_hex()), Ok(issued.clone()));
+        assert!(!NonceValue::parse(&"ab".repeat(32)).unwrap().was_issued());
+        assert!(!NonceValue::from_bytes(&issued.as_bytes()[1..]).unwrap().was_issued());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     fleet::Memory,
     http::Servers,
     key::seen::Seen,
-    service::{Service, upkeep::Upkeep},
+    service::{Service, nonce_watch::NonceWatch, upkeep::Upkeep},
 };
 
 /// How often nonces whose window has ended are forgotten.
@@ -150,15 +150,14 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
     let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
     let mut nonce_store = tokio::time::interval(NONCE_STORE_INTERVAL);
-    let mut keeper = Upkeep::default();
+    let (mut keeper, mut nonce_watch) = (Upkeep::default(), NonceWatch::default());
     loop {
         tokio::select! {
             _ = alive.tick() => if watchdog.is_some() { notify(&[NotifyState::Watchdog]) },
             _ = cleanup.tick() => if let Err(error) = service.clean_up_nonces().await {
                 tracing::warn!(%error, "nonces could not be cleaned up");
             },
-            // Health shows whether it failed.
-            _ = nonce_store.tick() => drop(service.nonces.ping().await),
+            _ = nonce_store.tick() => nonce_watch.look(&service).await,
             _ = upkeep.tick() => keeper.run(&service).await,
             _ = rotate.recv() => match service.audit.rotate(service.clock.now()).await {
                 Ok(closed) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),

@@ -69,10 +69,24 @@ impl Timestamp {
         Self(self.0.saturating_add(Duration::seconds(seconds)))
     }
 
+    /// This instant moved by `duration`; stops at the last instant RFC 3339 can write.
+    #[must_use]
+    pub fn plus(self, duration: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(Duration::try_from(duration).unwrap_or(Duration::MAX)))
+    }
+
     /// Whole seconds from `earlier` to `self`, negative when `earlier` is later.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> i64 {
         (self.0 - earlier.0).whole_seconds()
+    }
+
+    /// Seconds that this instant lies after the span from `first` to `last`, negative when before it, 0
+    /// within.
+    #[must_use]
+    pub fn seconds_outside(self, first: Self, last: Self) -> f64 {
+        let nearest = self.0.clamp(first.0.min(last.0), first.0.max(last.0));
+        (self.0 - nearest).as_seconds_f64()
     }
 
     /// The same instant without its fraction, for places that store whole seconds.

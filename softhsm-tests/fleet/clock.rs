@@ -1,6 +1,6 @@
 //! Clocks that jump: deadlines count at the moment of use, and nothing falls over.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::process::Command;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -9,17 +9,15 @@ use super::members::rotate;
 use crate::support::{
     appliance::{Appliance, BINARY},
     eventually,
+    shifted::ShiftedClock,
     signer::{first_key_here, key},
     softhsm::SoftHsm,
-    tool,
 };
-
-const SHIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/softhsm-tests/support/clock_shim.c");
 
 /// An appliance whose wall clock is what the test says.
 struct Shifted {
     appliance: Appliance,
-    offset: PathBuf,
+    clock: ShiftedClock,
     token: SoftHsm,
     home: TempDir,
 }
@@ -28,22 +26,18 @@ impl Shifted {
     fn new(key_policy: &str) -> Self {
         let (token, home) = (SoftHsm::new(), tempfile::tempdir().unwrap());
         let config = token.config(home.path(), &first_key_here(&token, key_policy, ""));
-        let (library, offset) = (home.path().join("clock_shim.so"), home.path().join("offset"));
-        tool::run("gcc", &["-shared", "-fPIC", "-O1", "-o", library.to_str().unwrap(), SHIM], &[]);
-        fs::write(&offset, "0").unwrap();
+        let clock = ShiftedClock::new(home.path());
         let mut command = Command::new(BINARY);
         command.args(["serve", "--config"]).arg(&config).envs(token.environment());
-        command.env("LD_PRELOAD", &library).env("CLOCK_OFFSET_FILE", &offset);
+        clock.govern(&mut command);
         let appliance = Appliance::start(command, home.path())
             .unwrap_or_else(|(status, log)| panic!("serve ended with {status}: {log}"));
-        Self { appliance, offset, token, home }
+        Self { appliance, clock, token, home }
     }
 
     /// Sets the clock so many days ahead of the true time, or behind it.
     fn days(&self, days: i64) -> &Appliance {
-        let new = self.home.path().join("offset.new");
-        fs::write(&new, (days * 86_400).to_string()).unwrap();
-        fs::rename(&new, &self.offset).unwrap();
+        self.clock.seconds(days * 86_400);
         &self.appliance
     }
 

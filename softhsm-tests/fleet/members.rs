@@ -13,8 +13,8 @@ use crate::support::{
 /// Appliances on one token; the first of them made the first key.
 pub struct Fleet {
     pub members: Vec<Appliance>,
-    _token: SoftHsm,
-    _home: TempDir,
+    token: SoftHsm,
+    home: TempDir,
 }
 
 impl Fleet {
@@ -29,7 +29,14 @@ impl Fleet {
                 started.unwrap_or_else(|(status, log)| panic!("serve ended with {status}: {log}"))
             })
             .collect();
-        Self { members, _token: token, _home: home }
+        Self { members, token, home }
+    }
+
+    /// One more on the same token, who is no member yet.
+    pub fn newcomer(&self, name: &str, tables: &str) -> Appliance {
+        let config = self.token.config(&self.home.path().join(name), tables);
+        let started = Appliance::serve(&self.token, &config);
+        started.unwrap_or_else(|(status, log)| panic!("serve ended with {status}: {log}"))
     }
 
     /// A client for each member.

@@ -5,28 +5,13 @@ use serde_json::Value;
 
 use crate::support::{
     eventually,
+    runbook::{commands, run},
     signer::{Signer, key},
-    tool,
 };
 
 const SCHEDULED: &str = include_str!("../runbook/scheduled-rotation.sh");
 const AFTERWARDS: &str = include_str!("../runbook/post-rotation.sh");
 const EMERGENCY: &str = include_str!("../runbook/emergency.sh");
-
-/// The commands of a block: comment and command, parted by empty lines.
-fn commands<const COUNT: usize>(block: &str) -> [&str; COUNT] {
-    block.split("\n\n").collect::<Vec<_>>().try_into().unwrap()
-}
-
-/// Runs one command with bash, as an operator would paste it; what it prints.
-fn run(signer: &Signer, command: &str, ids: &[(&str, &str)]) -> String {
-    let mut command = command.replace("http://signer:8080", &signer.api).replace("http://signer:9090", &signer.metrics);
-    for (name, id) in ids {
-        command = command.replace(&format!("{{{name}}}"), id);
-    }
-    assert!(!command.contains("{key_id}") && !command.contains("{rotation_id}"), "{command}");
-    tool::run("bash", &["-o", "pipefail", "-c", &command], &[])
-}
 
 fn json(output: &str) -> Value {
     serde_json::from_str(output).unwrap_or_else(|error| panic!("{error}: {output}"))
@@ -35,7 +20,7 @@ fn json(output: &str) -> Value {
 /// Runs the emergency section for this key and holds what it promises.
 fn emergency_by_the_book(signer: &Signer, compromised: &str, successor: &str) {
     let [revoke, rotate, verify] = commands(EMERGENCY);
-    let revoked = json(&run(signer, revoke, &[("key_id", compromised)]));
+    let revoked = json(&run(signer, revoke, &[("{key_id}", compromised)]));
     assert_eq!(revoked["key"]["state"], "revoked", "{revoked}");
     let rotated = json(&run(signer, rotate, &[]));
     assert_eq!((&rotated["emergency"], &rotated["status"]), (&Value::Bool(true), &"completed".into()), "{rotated}");
@@ -54,10 +39,10 @@ fn the_scheduled_rotation_works_as_printed() {
     let id = rotation["rotation_id"].as_str().unwrap();
     assert_eq!(json(&run(&signer, active, &[]))["key_id"], key(2));
     eventually("the overlap ends", || {
-        let seen = json(&run(&signer, progress, &[("rotation_id", id)]));
+        let seen = json(&run(&signer, progress, &[("{rotation_id}", id)]));
         (seen["status"] != "in_progress").then_some(())
     });
-    assert_eq!(json(&run(&signer, complete, &[("rotation_id", id)]))["status"], "completed");
+    assert_eq!(json(&run(&signer, complete, &[("{rotation_id}", id)]))["status"], "completed");
     assert_eq!(signer.states(), ["retired", "active"]);
 
     let [test, metrics, audit] = commands(AFTERWARDS);
@@ -94,7 +79,7 @@ fn the_emergency_section_works_in_the_other_order() {
     let signer = Signer::new();
     let [revoke, rotate, verify] = commands(EMERGENCY);
     run(&signer, rotate, &[]);
-    run(&signer, revoke, &[("key_id", &key(1))]);
+    run(&signer, revoke, &[("{key_id}", &key(1))]);
     assert_eq!(json(&run(&signer, verify, &[]))["key_id"], key(2));
     assert_eq!(signer.states(), ["revoked", "active"]);
     assert_eq!(signer.signing_key(), key(2));

@@ -11,6 +11,9 @@ pub mod pkcs11_tool;
 #[allow(dead_code, reason = "those tests do more to it")]
 pub mod redis;
 pub mod routes;
+pub mod runbook;
+pub mod sentinels;
+pub mod shifted;
 pub mod signer;
 pub mod site;
 pub mod softhsm;

@@ -56,7 +56,12 @@ impl Signer {
 
     /// One more appliance on the same token, with a state and a trail of its own.
     pub fn second(&self) -> Appliance {
-        serve(&self.token, &self.token.config(&self.home.path().join("second"), ""))
+        self.second_with("")
+    }
+
+    /// The same with these tables.
+    pub fn second_with(&self, tables: &str) -> Appliance {
+        serve(&self.token, &self.token.config(&self.home.path().join("second"), tables))
     }
 
     /// Stops and starts again.

@@ -14,7 +14,7 @@ pub async fn healthz(service: web::Data<Service>) -> HttpResponse {
 /// `GET /readyz`: whether requests should be sent here.
 pub async fn readyz(service: web::Data<Service>) -> HttpResponse {
     let health = service.health().await;
-    let body = json!({ "ready": health.healthy, "status": health.status });
+    let body = json!({ "ready": health.healthy, "status": health.status, "reasons": health.reasons() });
     if health.healthy { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }
 

@@ -4,10 +4,14 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{body::StrictJson, problem::Problem, request::Caller};
+use super::{
+    body::StrictJson,
+    problem::Problem,
+    request::{Caller, to_the_end},
+};
 use crate::{
     attestation::{AttestationType, strict},
-    nonce::Issued,
+    nonce::{Issued, ServerStats},
     nonce_value::NonceValue,
     service::{Service, nonces::NonceOrder},
     timestamp::Timestamp,
@@ -88,9 +92,6 @@ async fn issued(service: &Service, caller: &Caller, order: NonceOrder) -> Result
 /// `GET /api/v1/nonce/stats`
 pub async fn stats(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
     let stats = service.nonce_stats().await?;
-    let total = stats.outstanding + stats.spent;
-    #[expect(clippy::cast_precision_loss, reason = "a share, shown to people")]
-    let fill = total as f64 / stats.capacity.max(1) as f64;
     let per_issuer: Vec<_> = stats
         .per_issuer
         .iter()
@@ -98,17 +99,36 @@ pub async fn stats(service: web::Data<Service>) -> Result<HttpResponse, Problem>
         .collect();
     Ok(HttpResponse::Ok().json(json!({
         "store": service.nonces.describe(),
-        "total": total,
+        "total": stats.size(),
         "by_status": { "outstanding": stats.outstanding, "used": stats.spent, "expired_total": stats.expired_total },
+        "issuers": stats.issuers,
         "per_issuer": per_issuer,
         "capacity": stats.capacity,
-        "fill": fill,
+        "fill": stats.fill(),
+        "outstanding_per_issuer": stats.outstanding_per_issuer,
         "last_cleanup": stats.last_cleanup,
+        "redis": stats.server.as_ref().map(server_view),
     })))
 }
 
+fn server_view(server: &ServerStats) -> serde_json::Value {
+    json!({
+        "memory_used_bytes": server.memory_used,
+        "memory_limit_bytes": server.memory_limit,
+        "memory_fill": server.memory_limit.map(|_| server.memory_fill()),
+        "eviction_policy": server.eviction_policy,
+        "clock_ahead_seconds": server.clock_ahead,
+    })
+}
+
 /// `POST /api/v1/nonce/cleanup`
-pub async fn cleanup(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
-    let removed = service.clean_up_nonces().await?;
-    Ok(HttpResponse::Ok().json(json!({ "removed": removed })))
+pub async fn cleanup(service: web::Data<Service>, caller: Caller) -> Result<HttpResponse, Problem> {
+    let (removed, seconds) =
+        to_the_end(&service, |service| async move { service.clean_up_nonces_for(&caller.0).await }).await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "removed": removed.total(),
+        "by_status": { "expired": removed.expired, "used": removed.used },
+        "batches": removed.batches,
+        "duration_seconds": seconds,
+    })))
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     key::KeyState,
-    nonce::Refusal,
+    nonce::{Bound, Refusal},
     quota::{Charge, Exceeded, Window},
     service::{Class, Error},
 };
@@ -94,13 +94,13 @@ kinds! {
     NONCE_TYPE_MISMATCH = "nonce-type-mismatch", UNPROCESSABLE_ENTITY, "The nonce was issued for another attestation type",
         "Fetch a nonce for this attestation_type.";
     NONCE_INVALID_TIMESTAMP = "nonce-invalid-timestamp", UNPROCESSABLE_ENTITY, "issued_at does not lie in the nonce's window",
-        "Check the producer's clock, or leave issued_at out.";
+        "Check the producer's clock, or leave issued_at out; with a nonce of your own, issued_at must be sent.";
     NONCE_INVALID_FORMAT = "nonce-invalid-format", BAD_REQUEST, "The nonce is malformed or weak",
         "Use the nonce exactly as POST /api/v1/nonces returned it.";
     NONCE_STORE_FULL = "nonce-store-full", TOO_MANY_REQUESTS, "Too many nonces are outstanding",
         "Spend outstanding nonces or wait for them to expire.";
     NONCE_STORE_FAILOVER = "nonce-store-failover", CONFLICT, "The nonce store has failed over since the nonce was issued",
-        "Fetch a new nonce with POST /api/v1/nonces.";
+        "Fetch a new nonce with POST /api/v1/nonces; of your own nonces, make a new one with a new issued_at.";
     RATE_LIMITED = "rate-limited", TOO_MANY_REQUESTS, "A limit is reached",
         "Repeat the request after the time in Retry-After.";
     BLOCKED = "blocked", FORBIDDEN, "The caller, its address or the subject is blocked",
@@ -240,6 +240,9 @@ impl From<Error> for Problem {
             Error::UnknownBlock(id) => Self::new(&UNKNOWN_BLOCK, format!("There is no block {id:?}.")),
             Error::Blocks(crate::limits::blocks::Error::Full) => Self::new(&TOO_MANY_BLOCKS, ""),
             Error::Blocks(_) => Self::new(&BLOCKS_UNAVAILABLE, ""),
+            Error::NonceStoreFull(bound) => Self::new(&NONCE_STORE_FULL, full(bound)).retry_after(30),
+            // Who has spent it is the operator's to know.
+            Error::NonceReplayed { .. } => refused_nonce(Refusal::AlreadyUsed),
             Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
             Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
             Error::KeyMayNotSign { id, state } => match state {
@@ -308,6 +311,14 @@ fn limited(exceeded: &Exceeded) -> Problem {
     let mut problem = Problem::new(&RATE_LIMITED, detail).retry_after(exceeded.retry_after_seconds());
     problem.policy = Some((exceeded.charge.field(), quota.burst, quota.window_seconds()));
     problem
+}
+
+fn full(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Issuer => "This client holds as many unspent nonces as one client may (outstanding_per_issuer).",
+        Bound::Store => "The nonce store as a whole holds as many nonces as it may (capacity).",
+        Bound::Memory => "The nonce store is out of memory.",
+    }
 }
 
 fn refused_nonce(refusal: Refusal) -> Problem {

@@ -41,6 +41,7 @@ pub async fn signer(service: web::Data<Service>) -> HttpResponse {
                 "window_seconds_minimum": WINDOW_SECONDS.start(),
                 "window_seconds_maximum": WINDOW_SECONDS.end(),
                 "clock_skew_seconds": service.policy.clock_skew_seconds(),
+                "client_nonces": service.policy.client_nonce_window.map(|window| json!({ "window_seconds": window.as_secs() })),
             },
         },
         "keys": keys,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Answer, Claim, Config, Error, Order, Refusal, Spend, Store, Use};
+use super::{Answer, Bound, Claim, Config, Error, Order, Refusal, Removed, Spend, Store, Use};
 use crate::{
     attestation::{AttestationType, Issuer, Text},
     client::ClientIdentity,
@@ -36,6 +36,7 @@ pub(super) fn use_() -> Use {
         attestation_type: AttestationType::EmailVerification,
         subject_address: "virtengine1abc".into(),
         timestamp: now(),
+        timestamp_stated: false,
         content_digest: [1; 32],
     }
 }
@@ -87,7 +88,8 @@ pub(super) async fn a_spent_nonce_answers_its_retry_and_refuses_everything_else(
     let other_content = Use { content_digest: [2; 32], ..use_() };
     assert_eq!(refusal(&*store, &nonce, other_content, now()).await, Refusal::AlreadyUsed);
     let other_client = Use { issuer: "mallory".into(), ..use_() };
-    assert_eq!(refusal(&*store, &nonce, other_client, now()).await, Refusal::AlreadyUsed);
+    let replayed = store.spend(Claim::new(&Permit, nonce, other_client), PATIENCE, now()).await;
+    assert!(matches!(&replayed, Err(Error::Replayed { spent_by }) if spent_by.as_str() == "alice"), "{replayed:?}");
 }
 
 pub(super) async fn a_nonce_that_was_never_issued_is_not_found(store: Arc<dyn Store>) {
@@ -153,7 +155,7 @@ pub(super) async fn an_issuer_holds_no_more_than_its_share(store: Arc<dyn Store>
     // The suite makes its stores with a quota of 100.
     let full = || Order { issuer: "greedy".into(), ..order() };
     let held = store.issue(&full(), 100, now()).await.unwrap();
-    assert!(matches!(store.issue(&full(), 1, now()).await, Err(Error::Refused(Refusal::StoreFull))));
+    assert!(matches!(store.issue(&full(), 1, now()).await, Err(Error::Full(Bound::Issuer))));
     // Another issuer is not affected, and a spent or expired nonce makes room.
     one(&*store).await;
     let use_ = Use { issuer: "greedy".into(), ..use_() };
@@ -161,12 +163,26 @@ pub(super) async fn an_issuer_holds_no_more_than_its_share(store: Arc<dyn Store>
     store.issue(&full(), 1, now()).await.unwrap();
 }
 
+pub(super) async fn the_counts_name_the_largest_issuers_first(store: Arc<dyn Store>) {
+    for (issuer, count) in [("bob", 2), ("carol", 80), ("alice", 2)] {
+        store.issue(&Order { issuer: issuer.into(), ..order() }, count, now()).await.unwrap();
+    }
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.per_issuer, [("carol".into(), 80), ("alice".into(), 2), ("bob".into(), 2)]);
+    assert_eq!((stats.issuers, stats.size(), stats.capacity, stats.outstanding_per_issuer), (3, 84, 1000, 100));
+    let near = |share: f64, expected: f64| (share - expected).abs() < 1e-9;
+    assert!(near(stats.fill(), 0.084) && near(stats.fullest_issuer(), 0.8), "{stats:?}");
+    let pinged = store.ping().await.unwrap();
+    assert_eq!((pinged.per_issuer, pinged.issuers), (vec![("carol".into(), 80)], 3));
+}
+
 pub(super) async fn expired_nonces_are_forgotten_and_counted(store: Arc<dyn Store>) {
-    let nonce = one(&*store).await;
+    let (nonce, used) = (one(&*store).await, one(&*store).await);
+    fresh(&*store, &used).await;
     assert_eq!(store.stats().await.unwrap().outstanding, 1);
-    assert_eq!(store.cleanup(now()).await.unwrap(), 0);
+    assert_eq!(store.cleanup(now()).await.unwrap().total(), 0);
     let later = now().plus_seconds(3601);
-    assert_eq!(store.cleanup(later).await.unwrap(), 1);
+    assert_eq!(store.cleanup(later).await.unwrap(), Removed { expired: 1, used: 1, batches: 1 });
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.outstanding, stats.spent, stats.expired_total), (0, 0, 1));
     assert_eq!(stats.last_cleanup, Some(later));
@@ -188,6 +204,7 @@ macro_rules! suite {
             after_a_known_failure_only_the_same_content_may_try_again,
             of_many_concurrent_spends_one_is_fresh_and_all_get_its_answer,
             an_issuer_holds_no_more_than_its_share,
+            the_counts_name_the_largest_issuers_first,
             expired_nonces_are_forgotten_and_counted
         );
     };

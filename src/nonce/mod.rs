@@ -1,11 +1,16 @@
 //! Nonces: issued by the store, spent once.
 //!
 //! A nonce that the store did not issue, or no longer knows, is refused; so losing the store's
-//! content costs clients a new nonce and never allows a second use. [`Spent`] is minted only when
-//! a nonce changed from unspent to spent in this very call.
+//! content costs clients a new nonce and never allows a second use. (Where clients may bring nonces of
+//! their own, `brought.rs` and `redis/brought/` see to the same.) [`Spent`] is minted only when a nonce
+//! changed from unspent to spent in this very call.
 
+mod brought;
+mod config;
+mod holders;
 mod memory;
 mod redis;
+mod stats;
 
 #[cfg(test)]
 mod contract;
@@ -15,8 +20,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use config::{Config, WINDOW_SECONDS};
 pub use memory::MemoryStore;
 pub use redis::{ConnectError, RedisStore};
+pub use stats::{ClientNonces, MOST_ISSUERS, Removed, ServerStats, Stats};
 
 use crate::{
     attestation::{AttestationType, Issuer},
@@ -26,52 +33,6 @@ use crate::{
     quota::{Charge, Exceeded},
     timestamp::Timestamp,
 };
-
-/// `[nonce]` of the configuration file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// How long a nonce may be spent after it was issued: 300 s to 86 400 s.
-    #[serde(deserialize_with = "crate::duration::deserialize")]
-    pub window: Duration,
-    /// How far a producer's clock may differ; at most half the window.
-    #[serde(deserialize_with = "crate::duration::deserialize")]
-    pub clock_skew: Duration,
-    /// Unspent nonces that one producer may hold.
-    pub outstanding_per_issuer: usize,
-    /// Nonces in the store, spent ones included, until their window ends.
-    pub capacity: usize,
-}
-
-/// Bounds of [`Config::window`] and of a request's `window_seconds`, in seconds.
-pub const WINDOW_SECONDS: std::ops::RangeInclusive<u64> = 300..=86_400;
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(3600),
-            clock_skew: Duration::from_secs(300),
-            outstanding_per_issuer: 10_000,
-            capacity: 2_000_000,
-        }
-    }
-}
-
-impl Config {
-    /// The rules that the types do not hold.
-    pub fn check(&self) -> Result<(), String> {
-        if !WINDOW_SECONDS.contains(&self.window.as_secs()) {
-            return Err("nonce.window must be between 300s and 86400s (24h)".into());
-        }
-        if self.clock_skew > self.window / 2 {
-            return Err("nonce.clock_skew must be at most half of nonce.window".into());
-        }
-        if self.outstanding_per_issuer == 0 || self.capacity < self.outstanding_per_issuer {
-            return Err("nonce.capacity must be at least nonce.outstanding_per_issuer, and both above 0".into());
-        }
-        Ok(())
-    }
-}
 
 /// A request for a nonce.
 #[derive(Clone, Debug)]
@@ -110,6 +71,8 @@ pub struct Use {
     pub subject_address: String,
     /// `issued_at` of the attestation.
     pub timestamp: Timestamp,
+    /// The client said so, rather than left it to us.
+    pub timestamp_stated: bool,
     /// The content, for telling a retry from a second use.
     pub content_digest: [u8; 32],
 }
@@ -221,30 +184,39 @@ impl Refusal {
     }
 }
 
+/// Which bound a full store has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// [`Config::outstanding_per_issuer`]
+    Issuer,
+    /// [`Config::capacity`]
+    Store,
+    /// The memory of the server.
+    Memory,
+}
+
 /// Why a call to the store gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("nonce refused: {}", .0.as_str())]
     Refused(Refusal),
+    /// store_full: this bound is reached.
+    #[error("nonce refused: store_full ({0:?})")]
+    Full(Bound),
+    /// Another client has spent the nonce: already_used, and an alert.
+    #[error("nonce refused: already_used, by {spent_by}")]
+    Replayed { spent_by: ClientIdentity },
     /// The same nonce and content is being signed by another request right now.
     #[error("the same request is in progress")]
     InProgress,
     /// A bucket is empty; nothing was issued or spent.
     #[error("the limit {}", .0.charge.field())]
     Limited(Box<Exceeded>),
+    /// The store answers, and may not be used. The text says why and what to do; no secrets.
+    #[error("the nonce store may not be used: {0}")]
+    Unfit(String),
     #[error("the nonce store cannot be reached")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// Counts for `GET /api/v1/nonce/stats`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    pub outstanding: u64,
-    pub spent: u64,
-    pub expired_total: u64,
-    pub capacity: u64,
-    pub per_issuer: Vec<(String, u64)>,
-    pub last_cleanup: Option<Timestamp>,
 }
 
 /// A nonce store. Every adapter passes the same contract suite (`nonce/contract.rs`).
@@ -263,14 +235,14 @@ pub trait Store: Send + Sync {
     /// content again, nobody anything else.
     async fn reopen(&self, spent: Spent) -> Result<(), Error>;
 
-    /// Forgets nonces whose window has ended; returns how many.
-    async fn cleanup(&self, now: Timestamp) -> Result<u64, Error>;
+    /// Forgets nonces whose window has ended, in bounded batches.
+    async fn cleanup(&self, now: Timestamp) -> Result<Removed, Error>;
 
-    /// Counts, without a walk over all nonces.
+    /// Counts, without a walk over all nonces. Also of a store that may not be used.
     async fn stats(&self) -> Result<Stats, Error>;
 
-    /// Whether the store would answer now.
-    async fn ping(&self) -> Result<(), Error>;
+    /// Whether the store may be used now; its counts, with the largest issuer only.
+    async fn ping(&self) -> Result<Stats, Error>;
 
     /// Whether orders and claims are charged to the buckets of a fleet, in the step that issues or
     /// spends. A store of one process leaves that to the limits of the process.
@@ -284,8 +256,7 @@ pub trait Store: Send + Sync {
 
 /// A fresh nonce from the operating system's generator.
 fn random_nonce() -> Result<NonceValue, Error> {
-    let bytes = random::<{ NonceValue::ISSUED_LENGTH }>()?;
-    Ok(NonceValue::from_bytes(&bytes).expect("32 random bytes are not all 00 or ff"))
+    Ok(NonceValue::issue(random()?))
 }
 
 fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Error> {

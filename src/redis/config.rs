@@ -14,8 +14,9 @@ pub struct Config {
     pub sentinel: Option<Sentinel>,
     pub cluster: Option<Cluster>,
     /// ACL user on the servers; without it, Redis' default user. It needs `~virtengine:veid:*` and
-    /// `+evalsha +script|load +info +time +exists +hget +hset +hmget +hgetall +hincrby +hdel +zadd
-    /// +zrem +zcard +zrange +zremrangebyrank +pexpire +pttl +hvals +unlink +del`.
+    /// `+evalsha +script|load +wait +info +time +exists +get +set +sadd +smembers +hget +hset +hmget +hgetall
+    /// +hincrby +hdel +hvals +zadd +zrem +zcard +zscore +zincrby +zrange +zremrangebyrank +zremrangebyscore
+    /// +pexpire +pttl +unlink +del`.
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
     /// Certificate authorities that the servers are checked against; without it, the system's.

@@ -4,6 +4,7 @@
 //!
 //! Each call is a script, so that it is one atomic step and one round trip. All may be sent twice.
 
+mod apart;
 pub mod config;
 mod failure;
 mod health;
@@ -17,6 +18,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use deadpool_redis::redis::{Script, ScriptInvocation};
 
+pub use apart::{Apart, Waited};
 pub use config::{Cluster, Config, Sentinel, ServerUrl};
 pub use failure::Failure;
 pub use health::{EvictionWatch, Health, Unfit};

@@ -15,10 +15,13 @@ use std::{
 };
 
 use deadpool::managed::{self, Metrics, PoolConfig, QueueMode, RecycleError, RecycleResult, Timeouts};
-use deadpool_redis::{Runtime, redis::FromRedisValue};
+use deadpool_redis::{
+    Runtime,
+    redis::{FromRedisValue, Script},
+};
 
 use super::{
-    Call, Config, HEALTH, HealthReply,
+    Apart, Call, Config, HEALTH, HealthReply,
     failure::Failure,
     health::{Health, Unfit},
     prefix,
@@ -77,6 +80,22 @@ impl Pool {
     /// What the server says of itself now, fit or not.
     pub async fn health(&self) -> Result<Health, Failure> {
         Health::from_reply(&self.run(&self.look).await?)
+    }
+
+    /// A connection to the master, for one task alone, on which a round trip takes at most `timeout`.
+    pub async fn apart(&self, timeout: Duration, scripts: &[&'static Script]) -> Result<Apart, Failure> {
+        let connecting = async {
+            let connection = self.connections.manager().servers.connect(self.command_timeout).await?;
+            Apart::new(connection, timeout, scripts).await
+        };
+        let most = 2 * self.command_timeout;
+        tokio::time::timeout(most, connecting).await.unwrap_or(Err(Failure::NoConnection("connecting")))
+    }
+
+    /// How long one command may take.
+    #[must_use]
+    pub fn command_timeout(&self) -> Duration {
+        self.command_timeout
     }
 
     /// Which servers these are. No secrets.

@@ -107,7 +107,8 @@ impl Service {
         let with_subject: Vec<_> = principals.iter().cloned().chain([subject]).collect();
         self.note_abuse(client, &with_subject, Factor::RepeatedFailures).await;
         let factor = match error {
-            Error::Nonce(Refusal::AlreadyUsed | Refusal::IssuerMismatch | Refusal::NotFound) => {
+            Error::NonceReplayed { .. }
+            | Error::Nonce(Refusal::AlreadyUsed | Refusal::IssuerMismatch | Refusal::NotFound) => {
                 Factor::SuspiciousPattern
             }
             Error::Nonce(Refusal::InvalidTimestamp) => Factor::TemporalAnomaly,
@@ -161,12 +162,6 @@ impl Service {
                 self.record_or_warn(event).await;
             }
             self.block_by_score(client, principal, change).await;
-        }
-    }
-
-    async fn record_or_warn(&self, event: Event) {
-        if let Err(error) = self.audit.record(event).await {
-            tracing::warn!(%error, "a limit could not be recorded");
         }
     }
 

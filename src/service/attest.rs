@@ -12,12 +12,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    attestation::{Attestation, AttestationRequest, Issuer, Proof, ProofPurpose, Statement, Text},
+    attestation::{Attestation, AttestationRequest, AttestationType, Issuer, Proof, ProofPurpose, Statement, Text},
     audit::{Event, EventType, Severity},
-    client::Client,
+    client::{Client, ClientIdentity},
     evidence::Warrant,
     key::{KeyEntry, KeyId},
-    nonce::{Answer, Refusal, Spend, Spent},
+    nonce::{Answer, Spend, Spent},
+    nonce_value::NonceValue,
     service::{
         Error, Service, SignerConfig,
         nonces::names,
@@ -75,8 +76,7 @@ impl Service {
         let (kind, begun) = (request.kind, Instant::now());
         let (caller, subject) = (client.clone(), request.subject.account_address.to_string());
         self.admit_subject(&subject)?;
-        let rejection =
-            Event::of_client(EventType::AttestationRejected, "sign", kind.as_str(), &client, self.clock.now());
+        let rejection = Rejection { client: client.clone(), kind, nonce: request.nonce.clone() };
         let result = self.pipeline(client, request).await;
         let label = kind.as_str();
         self.metrics.sign_latency.with_label_values(&[label]).observe(begun.elapsed().as_secs_f64());
@@ -87,7 +87,7 @@ impl Service {
             Err(Error::Limited(exceeded)) => Err(self.exceeded(&caller, *exceeded).await),
             Err(error) => {
                 self.note_failure(&caller, kind, &subject, &error).await;
-                self.note_rejection(rejection, &error).await;
+                self.note_rejection(&rejection, &error).await;
                 Err(error)
             }
             signed => signed,
@@ -190,22 +190,57 @@ impl Service {
     }
 
     /// Counts a refusal and puts it on record. The refusal stands whether or not that succeeds.
-    async fn note_rejection(&self, event: Event, error: &Error) {
-        let severity = match error {
-            Error::Nonce(refusal) => {
-                self.metrics.nonce_rejected.with_label_values(&[refusal.as_str()]).inc();
-                if *refusal == Refusal::AlreadyUsed { Severity::Critical } else { Severity::Warning }
-            }
-            _ => {
-                self.metrics.signer_errors.with_label_values(&[error.kind()]).inc();
-                Severity::Warning
-            }
-        };
-        let event = event.failed(severity).detail("reason", error.kind());
-        if let Err(failure) = self.audit.record(event).await {
-            tracing::warn!(error = %failure, "a rejection could not be recorded");
+    async fn note_rejection(&self, rejection: &Rejection, error: &Error) {
+        if matches!(error, Error::Nonce(_) | Error::NonceReplayed { .. } | Error::NonceStoreFull(_)) {
+            self.metrics.nonce_rejected.with_label_values(&[error.kind()]).inc();
+        } else {
+            self.metrics.signer_errors.with_label_values(&[error.kind()]).inc();
+        }
+        let event = rejection.event(EventType::AttestationRejected, "sign", self.clock.now());
+        self.record_or_warn(event.failed(Severity::Warning).detail("reason", error.kind())).await;
+        if let Error::NonceReplayed { spent_by } = error {
+            self.alert_replay(rejection, spent_by).await;
         }
     }
+
+    /// A nonce that one client has spent comes from another: it was taken from somewhere.
+    async fn alert_replay(&self, rejection: &Rejection, spent_by: &ClientIdentity) {
+        let presented_by = &rejection.client.identity;
+        let request_id = &rejection.client.request_id;
+        tracing::warn!(%presented_by, %spent_by, request_id, "replay: a nonce spent by one client came from another");
+        let event = rejection.event(EventType::SecurityAlert, "replay", self.clock.now());
+        let alert = event
+            .failed(Severity::Critical)
+            .detail("alert", "nonce_replay")
+            .detail("presented_by", presented_by.to_string())
+            .detail("spent_by", spent_by.to_string())
+            .detail("nonce_sha256", nonce_sha256(&rejection.nonce));
+        self.record_or_warn(alert).await;
+    }
+
+    pub(super) async fn record_or_warn(&self, event: Event) {
+        if let Err(failure) = self.audit.record(event).await {
+            tracing::warn!(error = %failure, "a refusal could not be recorded");
+        }
+    }
+}
+
+/// What is to be said of a request that is refused.
+struct Rejection {
+    client: Client,
+    kind: AttestationType,
+    nonce: NonceValue,
+}
+
+impl Rejection {
+    fn event(&self, kind: EventType, action: &'static str, now: Timestamp) -> Event {
+        Event::of_client(kind, action, self.kind.as_str(), &self.client, now)
+    }
+}
+
+/// Nonces are on record by their hash: a reader of the trail must not be able to spend one.
+fn nonce_sha256(nonce: &NonceValue) -> String {
+    hex::encode(Sha256::digest(nonce.as_bytes()))
 }
 
 fn signed_event(order: &SigningOrder, key: &KeyEntry, now: Timestamp) -> Event {
@@ -213,7 +248,7 @@ fn signed_event(order: &SigningOrder, key: &KeyEntry, now: Timestamp) -> Event {
         .detail("key_id", key.id.to_string())
         .detail("attestation_type", order.statement.kind.as_str())
         .detail("subject", order.statement.subject.account_address.as_str())
-        .detail("nonce_sha256", hex::encode(Sha256::digest(order.statement.nonce.as_bytes())))
+        .detail("nonce_sha256", nonce_sha256(&order.statement.nonce))
         .detail("canonical_sha256", hex::encode(Sha256::digest(&order.canonical)))
 }
 

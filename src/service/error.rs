@@ -2,7 +2,9 @@
 
 use crate::{
     attestation::InvalidField,
-    audit, fleet,
+    audit,
+    client::ClientIdentity,
+    fleet,
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
     limits, nonce,
     quota::Exceeded,
@@ -26,6 +28,11 @@ pub enum Error {
     UnknownBlock(String),
     #[error(transparent)]
     Blocks(#[from] limits::blocks::Error),
+    #[error("nonce refused: store_full ({0:?})")]
+    NonceStoreFull(nonce::Bound),
+    /// Another client has spent the nonce.
+    #[error("nonce refused: already_used, by {spent_by}")]
+    NonceReplayed { spent_by: ClientIdentity },
     #[error("the same request is in progress")]
     InProgress,
     #[error("no key {0:?}")]
@@ -102,9 +109,13 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Nonce(nonce::Refusal::StoreFull) | Self::InProgress | Self::Audit(audit::Error::Busy) => Class::Busy,
+            Self::Nonce(nonce::Refusal::StoreFull)
+            | Self::NonceStoreFull(_)
+            | Self::InProgress
+            | Self::Audit(audit::Error::Busy) => Class::Busy,
             Self::Field(_)
             | Self::Nonce(_)
+            | Self::NonceReplayed { .. }
             | Self::UnknownKey(_)
             | Self::Limited(_)
             | Self::Blocked { .. }
@@ -175,6 +186,8 @@ impl Error {
             Self::Blocked { .. } => "blocked",
             Self::UnknownBlock(_) => "unknown_block",
             Self::Blocks(_) => "blocks",
+            Self::NonceStoreFull(_) => nonce::Refusal::StoreFull.as_str(),
+            Self::NonceReplayed { .. } => nonce::Refusal::AlreadyUsed.as_str(),
             Self::InProgress => "in_progress",
             Self::UnknownKey(_) => "unknown_key",
             Self::KeyMayNotSign { .. } => "key_may_not_sign",
@@ -232,9 +245,11 @@ impl From<nonce::Error> for Error {
     fn from(error: nonce::Error) -> Self {
         match error {
             nonce::Error::Refused(refusal) => Self::Nonce(refusal),
+            nonce::Error::Full(bound) => Self::NonceStoreFull(bound),
+            nonce::Error::Replayed { spent_by } => Self::NonceReplayed { spent_by },
             nonce::Error::InProgress => Self::InProgress,
             nonce::Error::Limited(exceeded) => Self::Limited(exceeded),
-            nonce::Error::Unavailable(_) => Self::NonceStore(error),
+            nonce::Error::Unfit(_) | nonce::Error::Unavailable(_) => Self::NonceStore(error),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod janitor;
 pub mod keyring;
 pub mod lifecycle;
 pub mod marker;
+pub mod nonce_watch;
 pub mod nonces;
 pub mod opaque;
 pub mod policy;

@@ -1,12 +1,12 @@
 //! Nonces on order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     attestation::{AttestationType, InvalidField, request::is_address},
     audit::{Event, EventType, Severity},
     client::Client,
-    nonce::{Issued, Order, Stats, WINDOW_SECONDS},
+    nonce::{Issued, Order, Removed, Stats, WINDOW_SECONDS},
     quota::Charge,
     service::{Error, Service},
     timestamp::Timestamp,
@@ -50,8 +50,8 @@ impl Service {
             }
             Err(Error::Limited(exceeded)) => Err(self.exceeded(client, *exceeded).await),
             Err(error) => {
-                if let Error::Nonce(refusal) = &error {
-                    self.metrics.nonce_rejected.with_label_values(&[refusal.as_str()]).inc();
+                if matches!(error, Error::Nonce(_) | Error::NonceStoreFull(_)) {
+                    self.metrics.nonce_rejected.with_label_values(&[error.kind()]).inc();
                 }
                 self.audit.record(event.failed(Severity::Warning).detail("reason", error.kind())).await?;
                 Err(error)
@@ -69,15 +69,38 @@ impl Service {
     /// Counts, with the gauges brought up to date.
     pub async fn nonce_stats(&self) -> Result<Stats, Error> {
         let stats = self.nonces.stats().await?;
-        let size = stats.outstanding + stats.spent;
-        self.metrics.nonce_store_size.set(i64::try_from(size).unwrap_or(i64::MAX));
-        self.metrics.nonce_expired.inc_by(stats.expired_total.saturating_sub(self.metrics.nonce_expired.get()));
+        self.publish(&stats);
         Ok(stats)
     }
 
+    /// Brings the gauges up to date.
+    pub fn publish(&self, stats: &Stats) {
+        let metrics = &self.metrics;
+        metrics.nonce_store_size.set(i64::try_from(stats.size()).unwrap_or(i64::MAX));
+        metrics.nonce_expired.inc_by(stats.expired_total.saturating_sub(metrics.nonce_expired.get()));
+        metrics.nonce_store_fill.with_label_values(&["capacity"]).set(stats.fill());
+        metrics.nonce_store_fill.with_label_values(&["largest_issuer"]).set(stats.fullest_issuer());
+        if let Some(server) = &stats.server {
+            metrics.nonce_store_fill.with_label_values(&["memory"]).set(server.memory_fill());
+            metrics.nonce_store_clock_ahead.set(server.clock_ahead);
+        }
+    }
+
     /// Forgets nonces whose window has ended.
-    pub async fn clean_up_nonces(&self) -> Result<u64, Error> {
+    pub async fn clean_up_nonces(&self) -> Result<Removed, Error> {
         Ok(self.nonces.cleanup(self.clock.now()).await?)
+    }
+
+    /// The same, because a client asked for it: on record, with what it removed and in how many seconds.
+    pub async fn clean_up_nonces_for(&self, client: &Client) -> Result<(Removed, f64), Error> {
+        let begun = Instant::now();
+        let removed = self.clean_up_nonces().await?;
+        let event =
+            Event::of_client(EventType::NonceExpired, "cleanup", self.nonces.describe(), client, self.clock.now())
+                .detail("expired", removed.expired)
+                .detail("used", removed.used);
+        self.audit.record(event).await?;
+        Ok((removed, begun.elapsed().as_secs_f64()))
     }
 
     fn window(&self, asked: Option<u64>) -> Result<Duration, Error> {

@@ -134,6 +134,10 @@ pub struct Policy {
     pub clock_skew: Duration,
     /// Window of nonces for which the caller names none.
     pub nonce_window: Duration,
+    /// How long a request with a nonce of the client's own is good, where those are accepted.
+    pub client_nonce_window: Option<Duration>,
+    /// How far the clock of Redis may differ without a word.
+    pub redis_clock_warning: Duration,
     /// How long a retry waits for the first try to finish.
     pub patience: Duration,
 }
@@ -169,6 +173,7 @@ impl AttestationPermit {
             attestation_type: self.request.kind,
             subject_address: self.request.subject.account_address.to_string(),
             timestamp: self.period.issued_at,
+            timestamp_stated: self.request.issued_at.is_some(),
             content_digest: self.request.content_digest(),
         };
         Claim::new(self, self.request.nonce.clone(), use_)

@@ -1,12 +1,15 @@
 //! Whether the service can do its job now, and what an operator should know.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::{
-    service::{Error, Service},
+    service::{Error, Service, nonce_watch::why_unusable},
     timestamp::Timestamp,
     token,
 };
@@ -19,7 +22,14 @@ const PROBE_LIFE: Duration = Duration::from_millis(500);
 const CLOCKS_APART_SECONDS: i64 = 60;
 
 /// The last look at the dependencies.
-pub type LastProbe = Mutex<Option<(Instant, Vec<Dependency>)>>;
+pub type LastProbe = Mutex<Option<(Instant, Probe)>>;
+
+/// What a look at token and nonce store found.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    dependencies: Vec<Dependency>,
+    warnings: Vec<String>,
+}
 
 /// One thing we stand on.
 #[derive(Clone, Debug, Serialize)]
@@ -43,12 +53,25 @@ pub struct Health {
     pub dependencies: Vec<Dependency>,
 }
 
+impl Health {
+    /// Why nothing can be signed; empty when something can.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        if self.healthy {
+            return Vec::new();
+        }
+        let unhealthy = self.dependencies.iter().filter(|dependency| !dependency.healthy);
+        let unhealthy = unhealthy.map(|dependency| format!("{}: {}", dependency.name, dependency.detail));
+        unhealthy.chain(self.warnings.iter().cloned()).collect()
+    }
+}
+
 impl Service {
     /// Looks at everything that signing needs.
     pub async fn health(&self) -> Health {
         let reading = self.keyring.freshen().await;
         let now = self.clock.now();
-        let mut dependencies = self.probe().await;
+        let Probe { mut dependencies, mut warnings } = self.probe().await;
         dependencies.push(self.audit_health());
         for dependency in &dependencies {
             self.metrics
@@ -56,7 +79,6 @@ impl Service {
                 .with_label_values(&[dependency.name])
                 .set(f64::from(u8::from(dependency.healthy)));
         }
-        let mut warnings = Vec::new();
         if let Err(error) = reading {
             warnings.push(format!("the key ledger cannot be read: {error}"));
         }
@@ -97,12 +119,13 @@ impl Service {
 
     /// Looks at token and nonce store, at most twice a second: anybody may ask for health, and must
     /// not keep the token busy with it.
-    async fn probe(&self) -> Vec<Dependency> {
+    async fn probe(&self) -> Probe {
         let mut last = self.last_probe.lock().await;
         match &*last {
             Some((at, found)) if at.elapsed() < PROBE_LIFE => found.clone(),
             Some(_) | None => {
-                let found = vec![self.token_health().await, self.nonce_health().await];
+                let (nonce_store, warnings) = self.nonce_health().await;
+                let found = Probe { dependencies: vec![self.token_health().await, nonce_store], warnings };
                 *last = Some((Instant::now(), found.clone()));
                 found
             }
@@ -138,16 +161,18 @@ impl Service {
         }
     }
 
-    async fn nonce_health(&self) -> Dependency {
-        match self.nonces.ping().await {
-            Ok(()) => Dependency { name: "nonce_store", healthy: true, detail: self.nonces.describe() },
+    /// How the nonce store is, and what else there is to say of it.
+    async fn nonce_health(&self) -> (Dependency, Vec<String>) {
+        match self.ask_nonce_store().await {
+            Ok(stats) => {
+                let warnings = self.concerns(&stats, &BTreeSet::new()).into_iter().map(|(_, text)| text).collect();
+                let clock = stats.server.map(|server| format!(", clock {:+.3} s against ours", server.clock_ahead));
+                let detail = self.nonces.describe() + &clock.unwrap_or_default();
+                (Dependency { name: "nonce_store", healthy: true, detail }, warnings)
+            }
             Err(error) => {
-                tracing::warn!(%error, "the nonce store does not answer");
-                Dependency {
-                    name: "nonce_store",
-                    healthy: false,
-                    detail: "the nonce store does not answer; see the log".into(),
-                }
+                tracing::warn!(%error, "the nonce store cannot be used");
+                (Dependency { name: "nonce_store", healthy: false, detail: why_unusable(&error) }, Vec::new())
             }
         }
     }

@@ -4,19 +4,20 @@
 --
 -- The index decides quotas and cleaning only. Whether a nonce may be spent is decided by its record
 -- alone, so a lost or stale index never makes a second use possible.
-local function no_longer_outstanding(issuers, issuer)
-  if redis.call('HINCRBY', issuers, issuer, -1) <= 0 then
-    redis.call('HDEL', issuers, issuer)
+local function no_longer_outstanding(holders, issuer)
+  if tonumber(redis.call('ZINCRBY', holders, -1, issuer)) <= 0 then
+    redis.call('ZREM', holders, issuer)
   end
 end
 
--- Removes at most `limit` nonces whose window has ended by `now`; returns how many.
-local function forget_expired(outstanding, spent, issuers, totals, prefix, now, limit)
+-- Removes at most `limit` nonces whose window has ended by `now`; returns how many were unspent, and
+-- spent.
+local function forget_expired(outstanding, spent, holders, totals, prefix, now, limit)
   local expired = redis.call('ZRANGE', outstanding, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
   for _, member in ipairs(expired) do
     local hex, issuer = string.match(member, '^(%x+) (.*)$')
     redis.call('UNLINK', prefix .. hex)
-    no_longer_outstanding(issuers, issuer)
+    no_longer_outstanding(holders, issuer)
   end
   if #expired > 0 then
     redis.call('ZREMRANGEBYRANK', outstanding, 0, #expired - 1)
@@ -29,5 +30,5 @@ local function forget_expired(outstanding, spent, issuers, totals, prefix, now, 
   if #used > 0 then
     redis.call('ZREMRANGEBYRANK', spent, 0, #used - 1)
   end
-  return #expired + #used
+  return #expired, #used
 end

@@ -11,8 +11,13 @@ pub(super) struct Keys {
     pub outstanding: String,
     /// Sorted set of spent nonces, by the end of their window.
     pub spent: String,
-    /// Hash from issuer to the number of unspent nonces it holds.
-    pub issuers: String,
+    /// Sorted set of issuers, by the number of unspent nonces they hold.
+    pub holders: String,
+    /// Sorted set of nonces that clients brought, by the end of their life on the server's clock; its last
+    /// member is the canary.
+    pub brought: String,
+    /// What is written to see who follows.
+    pub barrier: String,
     /// Hash of the counts that only grow, and the last cleanup.
     pub totals: String,
     /// What comes before the hex of a nonce.
@@ -27,7 +32,9 @@ impl Keys {
         Self {
             outstanding: format!("{base}:nonces:outstanding"),
             spent: format!("{base}:nonces:spent"),
-            issuers: format!("{base}:nonces:issuers"),
+            holders: format!("{base}:nonces:holders"),
+            brought: format!("{base}:nonces:brought"),
+            barrier: format!("{base}:nonces:barrier"),
             totals: format!("{base}:nonces:totals"),
             prefix: format!("{base}:nonce:"),
             signer: signer.clone(),

@@ -15,6 +15,7 @@
 //!
 //! When Redis cannot be reached, everything here fails; nothing is ever kept in memory instead.
 
+mod brought;
 mod keys;
 mod script;
 mod unfinished;
@@ -36,9 +37,11 @@ use self::{
     unfinished::{End, Outcome, Unfinished},
 };
 use super::{
-    Answer, Claim, Error, Issued, Order, Refusal, Spend, SpendToken, Spent, Stats, Store, random, random_nonce,
+    Answer, Bound, Claim, ClientNonces, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, ServerStats, Spend,
+    SpendToken, Spent, Stats, Store, random, random_nonce, stats::in_order,
 };
 use crate::{
+    clock::Clock,
     key::SignerId,
     nonce,
     nonce_value::NonceValue,
@@ -52,8 +55,18 @@ pub struct RedisStore {
     limits: nonce::Config,
     keys: Keys,
     pool: Arc<Pool>,
+    clock: Clock,
     unfinished: Unfinished,
     evictions: EvictionWatch,
+    /// Where nonces that clients bring are claimed, if they may.
+    brought: Option<brought::Desk>,
+}
+
+/// What the server said of itself, and when it was asked.
+struct Look {
+    health: Health,
+    asked: Timestamp,
+    answered: Timestamp,
 }
 
 /// Why the store cannot be used from the start.
@@ -67,32 +80,70 @@ pub struct ConnectError {
 
 impl RedisStore {
     /// Connects, and refuses a server that cannot be reached or may not keep nonces.
-    pub async fn connect(pool: Arc<Pool>, limits: nonce::Config, signer: &SignerId) -> Result<Self, ConnectError> {
-        let store = Self {
+    pub async fn connect(
+        pool: Arc<Pool>,
+        limits: nonce::Config,
+        signer: &SignerId,
+        clock: Clock,
+    ) -> Result<Self, ConnectError> {
+        let mut store = Self {
             limits,
             keys: Keys::of(signer),
             pool,
+            clock,
             unfinished: Unfinished::default(),
             evictions: EvictionWatch::default(),
+            brought: None,
         };
-        let refused = |failure| ConnectError { description: store.describe(), reason: causes(&failure) };
-        store.checked_health().await.map_err(refused)?;
+        let description = store.describe();
+        let refused = |error: &dyn std::error::Error| ConnectError { description, reason: causes(error) };
+        if let Err(failure) = store.checked_health().await {
+            return Err(refused(&failure));
+        }
+        if store.limits.accept_client_nonces {
+            store.brought = Some(store.open_desk(signer).await.map_err(|closed| refused(&closed))?);
+        }
         Ok(store)
     }
 
-    /// What the server says of itself now. Also when its settings are wrong, so that they can be shown.
-    pub async fn health(&self) -> Result<Health, Error> {
-        Ok(self.ask_health().await?)
+    async fn open_desk(&self, signer: &SignerId) -> Result<brought::Desk, brought::Closed> {
+        brought::Desk::open(brought::Terms {
+            limits: self.limits.clone(),
+            keys: Keys::of(signer),
+            clock: self.clock.clone(),
+            pool: Arc::clone(&self.pool),
+        })
+        .await
     }
 
-    async fn ask_health(&self) -> Result<Health, Failure> {
-        self.pool.health().await
+    async fn look(&self) -> Result<Look, Failure> {
+        let asked = self.clock.now();
+        let health = self.pool.health().await?;
+        Ok(Look { health, asked, answered: self.clock.now() })
     }
 
-    async fn checked_health(&self) -> Result<(), Failure> {
-        let health = self.ask_health().await?;
-        health.check()?;
-        Ok(self.evictions.look(&health, Instant::now())?)
+    async fn checked_health(&self) -> Result<Look, Failure> {
+        let look = self.look().await?;
+        look.health.check()?;
+        self.evictions.look(&look.health, Instant::now())?;
+        Ok(look)
+    }
+
+    async fn counts(&self, issuers: usize, look: Look) -> Result<Stats, Failure> {
+        let reply: script::StatsReply = self.pool.run(&script::stats(&self.keys, issuers)).await?;
+        let (outstanding, spent, expired_total, last_cleanup, holders, mut per_issuer) = reply;
+        in_order(&mut per_issuer);
+        Ok(Stats {
+            outstanding,
+            spent,
+            expired_total,
+            capacity: self.limits.capacity as u64,
+            outstanding_per_issuer: self.limits.outstanding_per_issuer as u64,
+            issuers: holders,
+            per_issuer,
+            last_cleanup: Timestamp::parse(&last_cleanup).ok(),
+            server: Some(ServerStats { client_nonces: self.client_nonces(), ..look.into() }),
+        })
     }
 
     /// Tells Redis the end of a spend.
@@ -130,6 +181,20 @@ impl RedisStore {
         Ok(())
     }
 
+    fn client_nonces(&self) -> ClientNonces {
+        match self.brought.as_ref().map(brought::Desk::closed) {
+            None => ClientNonces::Off,
+            Some(None) => ClientNonces::Accepted,
+            Some(Some(why)) => ClientNonces::Closed(why),
+        }
+    }
+
+    /// Where a nonce that was not issued here is claimed, if that is what the reply says of it.
+    fn desk_for(&self, nonce: &NonceValue, reply: &SpendReply) -> Option<&brought::Desk> {
+        let unknown = matches!(reply, SpendReply::Brought | SpendReply::Refused(Refusal::NotFound));
+        self.brought.as_ref().filter(|_| unknown && !nonce.was_issued())
+    }
+
     fn skew_seconds(&self) -> i64 {
         i64::try_from(self.limits.clock_skew.as_secs()).expect("checked: at most half a day")
     }
@@ -152,10 +217,11 @@ impl Store for RedisStore {
                 let expires_at = now.plus_seconds(window);
                 Ok(nonces.into_iter().map(|nonce| Issued { nonce, issued_at: now, expires_at }).collect())
             }
-            Ok((reply, ..)) if reply == "full" => Err(Error::Refused(Refusal::StoreFull)),
+            Ok((reply, ..)) if reply == "issuer_full" => Err(Error::Full(Bound::Issuer)),
+            Ok((reply, ..)) if reply == "full" => Err(Error::Full(Bound::Store)),
             Ok((reply, at, wait)) if reply == "limited" => Err(limited(&order.charges, at, wait)),
             Ok(reply) => Err(Failure::Reply(format!("issue: {reply:?}")).into()),
-            Err(failure) if failure.is_out_of_memory() => Err(Error::Refused(Refusal::StoreFull)),
+            Err(failure) if failure.is_out_of_memory() => Err(Error::Full(Bound::Memory)),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -165,10 +231,17 @@ impl Store for RedisStore {
         let (hex, token_text) = (claim.nonce.to_hex(), hex::encode(token.0));
         let call = script::spend(&self.keys, &claim, &hex, &token_text, now, self.skew_seconds());
         // However this ends without a Spent, also by being dropped, the token is given up.
-        let unanswered = self.unfinished.begin(End { hex, token: token_text, outcome: Outcome::Reopened });
+        let end = End { hex: hex.clone(), token: token_text.clone(), outcome: Outcome::Reopened };
+        let unanswered = self.unfinished.begin(end);
         let mut wait = Wait::at_most(patience);
         loop {
-            match SpendReply::from_texts(self.pool.run_if_fit(&call).await?)? {
+            let mut reply = SpendReply::from_texts(self.pool.run_if_fit(&call).await?)?;
+            if let Some(desk) = self.desk_for(&claim.nonce, &reply) {
+                let (hex, token) = (hex.clone(), token_text.clone());
+                let (use_, charges) = (claim.use_.clone(), claim.charges.clone());
+                reply = desk.claim(brought::Claim { use_, hex, token, charges }).await?;
+            }
+            match reply {
                 SpendReply::Fresh => {
                     unanswered.confirmed();
                     let content_digest = claim.use_.content_digest;
@@ -178,10 +251,6 @@ impl Store for RedisStore {
                     unanswered.confirmed();
                     return Ok(Spend::Repeated(Box::new(parse_answer(&answer)?)));
                 }
-                SpendReply::Refused(refusal) => {
-                    unanswered.confirmed();
-                    return Err(Error::Refused(refusal));
-                }
                 SpendReply::Limited(at, wait) => {
                     unanswered.confirmed();
                     return Err(limited(&claim.charges, at, wait));
@@ -190,6 +259,14 @@ impl Store for RedisStore {
                     // It may be a spend of ours whose reply was lost.
                     self.tell_unfinished().await;
                     wait.pause().await?;
+                }
+                SpendReply::Refused(_)
+                | SpendReply::Replayed(_)
+                | SpendReply::Full(_)
+                | SpendReply::Brought
+                | SpendReply::Closed(_) => {
+                    unanswered.confirmed();
+                    return Err(refused(reply));
                 }
             }
         }
@@ -204,40 +281,31 @@ impl Store for RedisStore {
         self.finish(spent, Outcome::Reopened).await
     }
 
-    async fn cleanup(&self, now: Timestamp) -> Result<u64, Error> {
+    async fn cleanup(&self, now: Timestamp) -> Result<Removed, Error> {
         // Some milliseconds in which the server does nothing else.
         const BATCH: u64 = 500;
         self.tell_unfinished().await;
-        let mut removed = 0;
+        let mut removed = Removed::default();
         loop {
-            let batch: u64 = self.pool.run(&script::cleanup(&self.keys, now, BATCH)).await?;
-            removed += batch;
-            if batch < BATCH {
+            let (expired, used): (u64, u64) = self.pool.run(&script::cleanup(&self.keys, now, BATCH)).await?;
+            removed.add_batch(expired, used);
+            if expired + used < BATCH {
                 return Ok(removed);
             }
         }
     }
 
     async fn stats(&self) -> Result<Stats, Error> {
-        let reply: script::StatsReply = self.pool.run(&script::stats(&self.keys)).await?;
-        let (outstanding, spent, expired_total, last_cleanup, mut per_issuer) = reply;
-        per_issuer.sort();
-        Ok(Stats {
-            outstanding,
-            spent,
-            expired_total,
-            capacity: self.limits.capacity as u64,
-            per_issuer,
-            last_cleanup: Timestamp::parse(&last_cleanup).ok(),
-        })
+        let look = self.look().await?;
+        Ok(self.counts(MOST_ISSUERS, look).await?)
     }
 
     /// Besides: tells Redis the ends of spends that it has not heard of. So it is to be called
     /// every few seconds, as readiness does.
-    async fn ping(&self) -> Result<(), Error> {
-        self.checked_health().await?;
+    async fn ping(&self) -> Result<Stats, Error> {
+        let look = self.checked_health().await?;
         self.tell_unfinished().await;
-        Ok(())
+        Ok(self.counts(1, look).await?)
     }
 
     fn charges(&self) -> bool {
@@ -283,13 +351,53 @@ impl Wait {
     }
 }
 
+/// Why a spend is refused that got this reply.
+fn refused(reply: SpendReply) -> Error {
+    match reply {
+        SpendReply::Refused(refusal) => Error::Refused(refusal),
+        SpendReply::Replayed(by) => Error::Replayed { spent_by: by.as_str().into() },
+        SpendReply::Full(bound) => Error::Full(bound),
+        SpendReply::Closed(why) => brought::Closed(why).into(),
+        // A client brought it when that was allowed; now it is as if it had never been seen.
+        SpendReply::Brought => Error::Refused(Refusal::NotFound),
+        SpendReply::Fresh | SpendReply::InProgress | SpendReply::Repeated(_) | SpendReply::Limited(..) => {
+            Failure::Reply("a spend that succeeded and was refused".into()).into()
+        }
+    }
+}
+
+impl From<brought::Closed> for Error {
+    fn from(closed: brought::Closed) -> Self {
+        Self::Unavailable(Box::new(closed))
+    }
+}
+
 fn parse_answer(json: &str) -> Result<Answer, Failure> {
     serde_json::from_str(json).map_err(|error| Failure::Reply(format!("the settled answer: {error}")))
 }
 
+impl From<Look> for ServerStats {
+    fn from(Look { health, asked, answered }: Look) -> Self {
+        Self {
+            clock_ahead: health.clock.seconds_outside(asked, answered),
+            memory_used: health.memory_used,
+            memory_limit: health.memory_limit,
+            eviction_policy: health.eviction_policy,
+            client_nonces: ClientNonces::Off,
+        }
+    }
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        Self::Unavailable(Box::new(failure))
+        match failure {
+            Failure::Unfit(unfit) => Self::Unfit(unfit.to_string()),
+            Failure::Timeout(_)
+            | Failure::NoConnection(_)
+            | Failure::Redis(_)
+            | Failure::NoMaster(..)
+            | Failure::Reply(_) => Self::Unavailable(Box::new(failure)),
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The scripts and their answers. Each script's own file says what it does and why that is right.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use deadpool_redis::redis::Script;
 
-use super::keys::Keys;
+use super::{brought, keys::Keys};
 use crate::{
-    nonce::{Claim, Order, Refusal},
+    nonce::{Bound, Claim, Order, Refusal},
     redis::{self, Call, Failure},
     timestamp::Timestamp,
 };
@@ -24,6 +24,10 @@ static SPEND: LazyLock<Script> =
 static SETTLE: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "settle.lua");
 static REOPEN: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "reopen.lua");
 static CLEANUP: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "cleanup.lua");
+static CLAIM: LazyLock<Script> =
+    script!("#!lua", "history.lua", "incarnation.lua", "../../redis/charge.lua", "claim.lua");
+static BARRIER: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "incarnation.lua", "barrier.lua");
+static SEEN: LazyLock<Script> = script!("#!lua flags=no-writes", "history.lua", "incarnation.lua", "seen.lua");
 static STATS: LazyLock<Script> = script!("#!lua flags=no-writes", "stats.lua");
 
 /// Seconds that a record outlives its window by Redis' clock: clocks differ, and an expired nonce
@@ -68,13 +72,65 @@ pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp
 pub(super) fn spend(keys: &Keys, claim: &Claim, hex: &str, token: &str, now: Timestamp, skew: i64) -> Call {
     let Claim { use_, charges, .. } = claim;
     let mut call = SPEND.key(keys.nonce(hex));
-    call.key(&keys.outstanding).key(&keys.spent).key(&keys.issuers);
+    call.key(&keys.outstanding).key(&keys.spent).key(&keys.holders);
     call.arg(now.unix_seconds()).arg(use_.timestamp.unix_seconds() + skew);
     call.arg(if use_.timestamp > now.plus_seconds(skew) { "future" } else { "" });
     call.arg(use_.issuer.as_str()).arg(use_.attestation_type.as_str()).arg(&use_.subject_address);
     call.arg(hex::encode(use_.content_digest)).arg(token).arg(hex).arg(charges.len());
     redis::charge(&mut call, &keys.signer, charges);
     call
+}
+
+/// What a claim of a brought nonce is made under: what only its sender knows, and when it sends.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub incarnation: &'a str,
+    pub now: Timestamp,
+    /// How far the two clocks may differ.
+    pub apart: Duration,
+    pub refusal: Option<Refusal>,
+    /// How long the nonce is good for after its timestamp, and remembered.
+    pub window: Duration,
+    pub life: Duration,
+    pub capacity: usize,
+}
+
+/// Answered with a [`SpendReply`].
+pub(super) fn claim(keys: &Keys, claim: &brought::Claim, terms: &Terms<'_>) -> Call {
+    let brought::Claim { use_, hex, token, charges } = claim;
+    let mut call = CLAIM.key(keys.nonce(hex));
+    call.key(&keys.outstanding).key(&keys.spent).key(&keys.brought);
+    call.arg(terms.incarnation).arg(terms.now.unix_milliseconds()).arg(milliseconds(terms.apart));
+    call.arg(terms.refusal.map_or("", Refusal::as_str));
+    call.arg(use_.issuer.as_str()).arg(use_.attestation_type.as_str());
+    call.arg(hex::encode(use_.content_digest)).arg(token).arg(hex).arg(milliseconds(terms.life)).arg(terms.capacity);
+    call.arg(terms.now.unix_seconds()).arg(use_.timestamp.plus(terms.window).unix_seconds()).arg(charges.len());
+    redis::charge(&mut call, &keys.signer, charges);
+    call
+}
+
+/// Incarnation, connected replicas, the server's clock in milliseconds.
+pub(super) type BarrierReply = (String, usize, i64);
+
+/// Answered with a [`BarrierReply`].
+pub(super) fn barrier(keys: &Keys, random: &str) -> Call {
+    let mut call = BARRIER.key(&keys.brought);
+    call.key(&keys.barrier).arg(random).arg(INDEX_LIFE_MS);
+    call
+}
+
+/// Answered with the incarnation.
+pub(super) fn seen(keys: &Keys) -> Call {
+    SEEN.key(&keys.brought)
+}
+
+/// The scripts of claims, for connections on which they are not sent along.
+pub(super) fn of_claims() -> [&'static Script; 3] {
+    [&CLAIM, &BARRIER, &SEEN]
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("checked: minutes at most")
 }
 
 /// Answered with a [`FinishReply`].
@@ -91,24 +147,26 @@ pub(super) fn reopen(keys: &Keys, hex: &str, token: &str) -> Call {
     call
 }
 
-/// Answered with the number of nonces that were forgotten.
+/// Answered with the numbers of nonces that were forgotten: unspent, and spent.
 pub(super) fn cleanup(keys: &Keys, now: Timestamp, batch: u64) -> Call {
     let mut call = indexed(&CLEANUP, keys);
     call.arg(now.unix_seconds()).arg(batch).arg(&keys.prefix).arg(now.to_string());
     call
 }
 
-/// Outstanding, spent, expired in all, last cleanup, outstanding per issuer.
-pub(super) type StatsReply = (u64, u64, u64, String, Vec<(String, u64)>);
+/// Outstanding, spent, expired in all, last cleanup, how many issuers, and the largest of them.
+pub(super) type StatsReply = (u64, u64, u64, String, u64, Vec<(String, u64)>);
 
 /// Answered with a [`StatsReply`].
-pub(super) fn stats(keys: &Keys) -> Call {
-    indexed(&STATS, keys)
+pub(super) fn stats(keys: &Keys, issuers: usize) -> Call {
+    let mut call = indexed(&STATS, keys);
+    call.arg(issuers);
+    call
 }
 
 fn indexed(script: &'static Script, keys: &Keys) -> Call {
     let mut call = script.key(&keys.outstanding);
-    call.key(&keys.spent).key(&keys.issuers).key(&keys.totals);
+    call.key(&keys.spent).key(&keys.holders).key(&keys.totals).key(&keys.brought);
     call
 }
 
@@ -125,6 +183,14 @@ pub(super) enum SpendReply {
     Refused(Refusal),
     /// Which charge, counted from one, and how long to wait (µs).
     Limited(usize, f64),
+    /// Another client, this one, has spent it.
+    Replayed(String),
+    /// A client brought it: to be claimed.
+    Brought,
+    /// `claim` only: this bound is reached.
+    Full(Bound),
+    /// `claim` only: the caller knows another incarnation, or another time.
+    Closed(String),
 }
 
 impl SpendReply {
@@ -133,6 +199,10 @@ impl SpendReply {
             "fresh" => Ok(Self::Fresh),
             "in_progress" => Ok(Self::InProgress),
             "repeated" => Ok(Self::Repeated(detail)),
+            "brought" => Ok(Self::Brought),
+            "full" => Ok(Self::Full(Bound::Store)),
+            "closed" => Ok(Self::Closed(detail)),
+            "replayed" => Ok(Self::Replayed(detail)),
             "refused" => REFUSALS
                 .into_iter()
                 .find(|refusal| refusal.as_str() == detail)

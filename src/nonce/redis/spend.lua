@@ -1,12 +1,12 @@
 -- Spends a nonce in one atomic step.
 --
--- KEYS 1 the nonce  2 outstanding  3 spent  4 issuers
+-- KEYS 1 the nonce  2 outstanding  3 spent  4 holders
 -- ARGV 1 now (whole seconds)  2 the latest issued_at that fits the timestamp
 --      3 'future' when the timestamp lies too far ahead of now  4 issuer  5 type  6 subject
 --      7 digest of the content  8 token of this call  9 hex of the nonce
 --      10 number of charges, whose keys and arguments stand at the end (charge.lua)
--- Returns two texts: what came of it, and the reason, the answer, or which charge was refused and
--- the microseconds to wait.
+-- Returns two texts: what came of it, and the reason, the answer, who has spent it, or which charge
+-- was refused and the microseconds to wait.
 --
 -- Only a spend is charged: a retry that is told what it was told before costs nothing.
 --
@@ -25,9 +25,11 @@
 -- to buckets that empty themselves, so it goes on when the store is full. Other errors, and an OOM all the same, are the caller's 503.
 local run_id, replid = current_history()
 local nonce = redis.call('HMGET', KEYS[1], 'run_id', 'replid', 'issuer', 'type', 'subject', 'issued_at',
-  'expires_at', 'state', 'token', 'content', 'answer')
+  'expires_at', 'state', 'token', 'content', 'answer', 'brought')
 local state, token, content = nonce[8], nonce[9], nonce[10]
 
+-- A client brought it: claim.lua decides, with its own precautions.
+if nonce[12] then return { 'brought', '' } end
 if not nonce[1] or not nonce[6] or not nonce[7] then return { 'refused', 'not_found' } end
 
 -- A record of another history is refused, unless it only has to repeat what it holds: a settled
@@ -38,7 +40,8 @@ if not same_history and not repeats then return { 'refused', 'store_failover' } 
 
 -- Who asks comes first: to anyone else the nonce shows nothing of itself.
 if nonce[3] ~= ARGV[4] then
-  return { 'refused', state and 'already_used' or 'issuer_mismatch' }
+  if state then return { 'replayed', nonce[3] } end
+  return { 'refused', 'issuer_mismatch' }
 end
 if tonumber(ARGV[1]) >= tonumber(nonce[7]) then return { 'refused', 'expired' } end
 if nonce[4] ~= ARGV[5] then return { 'refused', 'type_mismatch' } end

@@ -9,6 +9,7 @@
 //! - the flags of the scripts, and in this room: the look at new and at older connections, dropping
 //!   a lost one, the second try, giving up spends without a reply, telling them later.
 
+mod brought;
 mod charges;
 mod cluster;
 mod load;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::nonce::{
-    Use,
+    Refusal, Use,
     contract::{self, Permit, answer, now, one, use_},
 };
 use crate::redis::test_server as server;
@@ -45,7 +46,7 @@ pub(super) fn config(url: String) -> Config {
 
 async fn connect(config: &Config, limits: nonce::Config) -> Result<RedisStore, Box<dyn std::error::Error>> {
     let pool = Arc::new(Pool::new(config, &signer())?);
-    Ok(RedisStore::connect(pool, limits, &signer()).await?)
+    Ok(RedisStore::connect(pool, limits, &signer(), Clock::system()).await?)
 }
 
 async fn store(url: &str) -> RedisStore {
@@ -80,7 +81,7 @@ async fn refusal(store: &RedisStore, nonce: &NonceValue) -> Refusal {
 }
 
 fn is_unavailable<T>(result: &Result<T, Error>) -> bool {
-    matches!(result, Err(Error::Unavailable(_)))
+    matches!(result, Err(Error::Unavailable(_) | Error::Unfit(_)))
 }
 
 /// Tries until it works: what the appliance's clients do while Redis is away.

@@ -80,8 +80,7 @@ async fn a_server_that_throws_keys_away_is_refused_and_says_why() {
     })
     .await;
     assert!(is_unavailable(&spend(&store, &nonce).await));
-    assert_eq!(store.health().await.unwrap().eviction_policy, "volatile-ttl");
-    store.stats().await.unwrap();
+    assert_eq!(store.stats().await.unwrap().server.unwrap().eviction_policy, "volatile-ttl");
     server.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     in_time("Redis", || store.ping()).await;
     fresh(&store, &nonce).await;
@@ -134,12 +133,12 @@ async fn a_full_server_issues_nothing_and_still_spends_and_keeps_answers() {
     let nonce = one(&store).await;
     fill(&server);
     let full = store.issue(&contract::order(), 1, now()).await;
-    assert!(matches!(full, Err(Error::Refused(Refusal::StoreFull))), "{full:?}");
+    assert!(matches!(full, Err(Error::Full(Bound::Memory))), "{full:?}");
     store.ping().await.unwrap();
     let spent = fresh(&store, &nonce).await;
     store.settle(spent, &answer()).await.unwrap();
     assert!(matches!(spend(&store, &nonce).await, Ok(Spend::Repeated(_))));
-    assert_eq!(store.cleanup(now().plus_seconds(3601)).await.unwrap(), 1);
+    assert_eq!(store.cleanup(now().plus_seconds(3601)).await.unwrap().total(), 1);
     server.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     one(&store).await;
 }
@@ -175,7 +174,7 @@ async fn the_store_as_a_whole_is_bounded_and_clears_itself() {
     // A spent nonce keeps its place until its window ends, and no batch is issued in part.
     fresh(&store, &held[0].nonce).await;
     let full = store.issue(&order("bob"), 3, now()).await;
-    assert!(matches!(full, Err(Error::Refused(Refusal::StoreFull))), "{full:?}");
+    assert!(matches!(full, Err(Error::Full(Bound::Store))), "{full:?}");
     store.issue(&order("bob"), 2, now()).await.unwrap();
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.outstanding, stats.spent, stats.capacity), (9, 1, 10));
@@ -204,9 +203,22 @@ async fn counts_left_over_by_a_partial_clearing_do_not_use_up_a_quota() {
 #[tokio::test]
 async fn the_servers_memory_policy_and_clock_can_be_shown() {
     let server = RedisServer::start(&["--maxmemory", "512mb"]);
-    let health = store(&server.url()).await.health().await.unwrap();
-    assert_eq!((health.eviction_policy.as_str(), health.memory_limit), ("noeviction", Some(512 << 20)));
-    assert!(health.memory_used > 0 && health.version.starts_with(char::is_numeric));
-    let ours = crate::clock::Clock::system().now();
-    assert!(health.clock.seconds_since(ours).abs() <= 5);
+    let stats = store(&server.url()).await.stats().await.unwrap().server.unwrap();
+    assert_eq!((stats.eviction_policy.as_str(), stats.memory_limit), ("noeviction", Some(512 << 20)));
+    assert!(stats.memory_used > 0 && stats.memory_fill() > 0.0 && stats.memory_fill() < 0.5);
+    assert!(stats.clock_ahead.abs() < 1.0, "{}", stats.clock_ahead);
+}
+
+#[tokio::test]
+async fn a_clock_that_differs_is_measured() {
+    let server = RedisServer::start(&[]);
+    for behind in [-90, 90] {
+        let ours = Clock::from_fn(move || time::OffsetDateTime::now_utc() - time::Duration::seconds(behind));
+        let pool = Arc::new(Pool::new(&config(server.url()), &signer()).unwrap());
+        let store = RedisStore::connect(pool, contract::config(), &signer(), ours).await.unwrap();
+        let ahead = store.ping().await.unwrap().server.unwrap().clock_ahead;
+        #[expect(clippy::cast_precision_loss, reason = "two digits")]
+        let expected = behind as f64;
+        assert!((ahead - expected).abs() < 5.0, "{ahead}");
+    }
 }

@@ -26,8 +26,9 @@ async fn connect(config: &Config) -> Result<RedisStore, Box<dyn std::error::Erro
 }
 
 /// The rights that the documentation asks for.
-const ACL: &str = "~virtengine:veid:* resetchannels -@all +evalsha +script|load +info +time +exists +hget +hset \
-                   +hmget +hgetall +hincrby +hdel +zadd +zrem +zcard +zrange +zremrangebyrank +pexpire +unlink +del";
+const ACL: &str = "~virtengine:veid:* resetchannels -@all +evalsha +script|load +info +time +exists +get +set \
+                   +sadd +smembers +hget +hset +hmget +hgetall +hincrby +zadd +zrem +zcard +zscore +zincrby +zrange \
+                   +zremrangebyrank +pexpire +unlink +del";
 
 #[tokio::test]
 async fn a_user_with_the_documented_rights_can_do_everything() {
@@ -45,7 +46,7 @@ async fn a_user_with_the_documented_rights_can_do_everything() {
     store.ping().await.unwrap();
     store.stats().await.unwrap();
     one(&store).await;
-    assert_eq!(store.cleanup(now().plus_seconds(3601)).await.unwrap(), 3);
+    assert_eq!(store.cleanup(now().plus_seconds(3601)).await.unwrap().total(), 3);
     let denied: Vec<String> = server
         .command::<Vec<Vec<redis::Value>>>(&["ACL", "LOG"])
         .into_iter()
