@@ -5,12 +5,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     attestation::AttestationType,
     audit::{self, Audit, Event, EventType, Source},
+    authn::{self, Authn},
     clock::Clock,
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
     fleet::{self, Fleet, RedisFleet, Single},
-    http::Servers,
+    http::{Servers, Wires},
     key::{Ledger, LedgerError, LedgerUnavailable, Standing, seen::Seen},
     ledger_file::FileLedger,
     metrics::Metrics,
@@ -68,6 +69,8 @@ pub enum StartError {
     Fleet(#[from] fleet::Error),
     #[error("signal handlers cannot be installed: {0}")]
     Signals(std::io::Error),
+    #[error(transparent)]
+    Authn(#[from] authn::OpenError),
     #[error("cannot listen: {0}; name another address, or stop whatever listens there")]
     Listen(std::io::Error),
 }
@@ -78,6 +81,7 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_)
+            | Self::Authn(_)
             | Self::RedisConfig(_)
             | Self::Secret(_)
             | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
@@ -165,6 +169,7 @@ fn ledger(config: &Config, token: &Arc<Token>) -> Result<Arc<dyn Ledger>, StartE
 /// The appliance, ready to serve.
 pub struct App {
     pub service: Arc<Service>,
+    authn: Arc<Authn>,
     _state: DirectoryLock,
 }
 
@@ -172,6 +177,7 @@ impl App {
     /// Puts everything together. `asker` decides whether an empty token gets its first key.
     pub async fn build(config: &Config, asker: &Asker, clock: Clock) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
+        let authn = Arc::new(Authn::open(config.auth.as_ref())?);
         let state = lock_state(config)?;
         let mut opened = Opened::open(config).await?;
         if opened.standing.is_empty() {
@@ -219,6 +225,7 @@ impl App {
             clock,
             metrics,
             last_probe: LastProbe::default(),
+            denials: service::Denials::default(),
         };
         if accepted {
             service.take_over_ledger(&revoked_before).await?;
@@ -229,7 +236,7 @@ impl App {
             let id = service.make_first_key(&Actor::program(asker.name())).await?;
             tracing::info!(key_id = %id, "the first key is active");
         }
-        Ok(Self { service: Arc::new(service), _state: state })
+        Ok(Self { service: Arc::new(service), authn, _state: state })
     }
 
     /// Serves until a signal or a fatal failure; `ready` is told where.
@@ -239,7 +246,7 @@ impl App {
         signals: Signals,
         ready: impl FnOnce(SocketAddr, SocketAddr),
     ) -> Result<ExitCode, StartError> {
-        let servers = Servers::bind(&config.http, &config.metrics, &self.service).map_err(StartError::Listen)?;
+        let servers = Servers::bind(&wires(config), &self.service, &self.authn).map_err(StartError::Listen)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
         let served = self.serve(servers, config, signals, || ready(api, metrics)).await;
         // Threads of the server may hold the service a little longer: the token does not wait for them.
@@ -270,6 +277,10 @@ impl App {
         service.audit.record(event).await.map_err(service::Error::from)?;
         Ok(())
     }
+}
+
+fn wires(config: &Config) -> Wires<'_> {
+    Wires { http: &config.http, tls: config.tls.as_ref(), metrics: &config.metrics }
 }
 
 fn lock_state(config: &Config) -> Result<DirectoryLock, StartError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::{
-    audit, http, nonce, redis,
+    audit, authn, http, nonce, redis,
     service::{FleetConfig, KeyPolicy, SignerConfig},
     telemetry, token,
 };
@@ -33,6 +33,12 @@ pub struct Config {
     pub audit: audit::Config,
     #[serde(default)]
     pub http: http::Config,
+    /// The API on the network.
+    #[serde(default)]
+    pub tls: Option<http::TlsConfig>,
+    /// Who may do what; without it everybody may do everything, on loopback.
+    #[serde(default)]
+    pub auth: Option<authn::Config>,
     #[serde(default)]
     pub metrics: http::MetricsConfig,
     #[serde(default)]
@@ -112,8 +118,20 @@ impl Config {
         self.nonce.check()?;
         self.redis.as_ref().map_or(Ok(()), redis::Config::check)?;
         self.http.check()?;
-        if self.http.listen == self.metrics.listen && self.http.listen.port() != 0 {
-            return Err("http.listen and metrics.listen are the same address".into());
+        self.auth.as_ref().map_or(Ok(()), authn::Config::check)?;
+        let open = self.http.allow_unauthenticated_network_access;
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.check(self.auth.is_some(), open))?;
+        if self.metrics.authenticate && self.auth.is_none() {
+            return Err("metrics.authenticate needs [auth]: there is nobody with the role metrics".into());
+        }
+        let mut listeners = vec![("http.listen", self.http.listen), ("metrics.listen", self.metrics.listen)];
+        listeners.extend(self.tls.as_ref().map(|tls| ("tls.listen", tls.listen)));
+        for (at, (one, address)) in listeners.iter().enumerate() {
+            if let Some((other, _)) =
+                listeners[..at].iter().find(|(_, earlier)| earlier == address && address.port() != 0)
+            {
+                return Err(format!("{other} and {one} are the same address"));
+            }
         }
         Ok(())
     }

@@ -23,7 +23,7 @@
 //! | composition | [`app`], [`supervisor`], [`config`] | wiring |
 //! | delivery | [`http`] | actix-web |
 //! | use cases | [`service`] | the rules of the product |
-//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`fleet`], [`audit`] | PKCS#11; files |
+//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`fleet`], [`audit`], [`authn`] | PKCS#11; files; credentials |
 //! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`exit_code`] | Redis, the operating system |
 //! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`clock`], [`timestamp`] | nothing: no I/O |
 //!
@@ -33,6 +33,7 @@
 pub mod app;
 pub mod attestation;
 pub mod audit;
+pub mod authn;
 pub mod cli;
 pub mod client;
 pub mod clock;

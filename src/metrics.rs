@@ -29,6 +29,7 @@ pub struct Metrics {
     pub audit_events: IntCounterVec,
     pub audit_flush_latency: Histogram,
     pub service_health: GaugeVec,
+    pub access_denied: IntCounter,
 }
 
 impl Metrics {
@@ -63,6 +64,7 @@ impl Metrics {
             audit_flush_latency: make
                 .histogram("audit_flush_latency_seconds", "Time to put a batch of records on disk")?,
             service_health: make.gauges("service_health", "1 when the dependency is usable, else 0", &["service"])?,
+            access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
             registry,
         })
     }

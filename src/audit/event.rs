@@ -21,6 +21,8 @@ pub enum EventType {
     AttestationRejected,
     NonceCreated,
     NonceRejected,
+    AccessGranted,
+    AccessDenied,
     ConfigChanged,
     ServiceStarted,
     ServiceStopped,
@@ -46,6 +48,8 @@ impl EventType {
             Self::AttestationRejected => "attestation_rejected",
             Self::NonceCreated => "nonce_created",
             Self::NonceRejected => "nonce_rejected",
+            Self::AccessGranted => "access_granted",
+            Self::AccessDenied => "access_denied",
             Self::ConfigChanged => "config_changed",
             Self::ServiceStarted => "service_started",
             Self::ServiceStopped => "service_stopped",
@@ -176,6 +180,13 @@ impl Event {
     #[must_use]
     pub fn by(mut self, actor: &str) -> Self {
         self.actor = actor.to_owned();
+        self
+    }
+
+    /// The same event as one of another kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: EventType) -> Self {
+        self.kind = kind;
         self
     }
 

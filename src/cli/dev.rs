@@ -200,7 +200,9 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         redis: options.redis.clone().map(|url| redis::Config { url: Some(url.into()), ..redis::Config::default() }),
         audit: audit::Config { directory: layout.audit.clone() },
         http: http::Config { listen: options.http, ..http::Config::default() },
-        metrics: http::MetricsConfig { listen: options.metrics },
+        tls: None,
+        auth: None,
+        metrics: http::MetricsConfig { listen: options.metrics, ..http::MetricsConfig::default() },
         log: telemetry::Config::default(),
     }
 }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    authn::require,
     body::{OptionalJson, StrictJson},
     keys::KeyView,
     problem::Problem,
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::{
     attestation::{Text, strict},
+    client::Role,
     key::{Algorithm, RevocationReason},
     service::{
         Service,
@@ -47,6 +49,11 @@ pub async fn rotate(
     body: StrictJson<RotateRequest>,
 ) -> Result<HttpResponse, Problem> {
     let request = body.0;
+    if request.emergency {
+        require(&service, &caller.0, Role::Security, "A rotation without overlap").await?;
+    } else {
+        require(&service, &caller.0, Role::Operator, "A rotation").await?;
+    }
     let actor = actor(caller, &request.initiated_by);
     let order = RotationOrder {
         reason: request.reason.to_string(),

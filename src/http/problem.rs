@@ -46,6 +46,12 @@ kinds! {
         "Send the whole body within 5 seconds.";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported",
         "Send the body as application/json, without a content encoding.";
+    NOT_AUTHENTICATED = "not-authenticated", UNAUTHORIZED, "Nobody may do this without saying who they are",
+        "Show a client certificate, or a bearer key or token in the Authorization header.";
+    MISSING_ROLE = "missing-role", FORBIDDEN, "The caller does not have the role for this",
+        "Ask the signer's operators for the role that is named.";
+    NOT_PERMITTED = "not-permitted", FORBIDDEN, "The caller may not do this with this type, purpose or key",
+        "Ask the signer's operators to add it to what this client may use.";
     NOT_FOUND = "not-found", NOT_FOUND, "There is nothing at this path",
         "GET / lists the paths.";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
@@ -155,6 +161,12 @@ impl Problem {
         Self { errors: vec![error.clone()], ..Self::new(&INVALID_FIELD, format!("{}: {}", error.field, error.detail)) }
     }
 
+    /// What kind of refusal it is.
+    #[must_use]
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
     fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
@@ -211,6 +223,7 @@ impl From<Error> for Problem {
         match error {
             Error::Field(field) => Self::field(field.field, field.detail),
             Error::Nonce(refusal) => refused_nonce(refusal),
+            Error::NotPermitted(what) => Self::new(&NOT_PERMITTED, format!("This client may not {what}.")),
             Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
             Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
             Error::KeyMayNotSign { id, state } => match state {

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Ready, ready},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -16,7 +17,8 @@ use actix_web::{
 
 use super::problem::{INTERNAL, Problem};
 use crate::{
-    client::{Client, ClientIdentity},
+    authn::Known,
+    client::{Client, ClientIdentity, Grants},
     service::{Error, Service},
 };
 
@@ -70,7 +72,7 @@ where
     Ok(done?)
 }
 
-/// The caller of this request.
+/// The caller of this request, as the gate has found it.
 pub struct Caller(pub Client);
 
 impl FromRequest for Caller {
@@ -78,20 +80,32 @@ impl FromRequest for Caller {
     type Future = Ready<Result<Self, actix_web::Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        // A connection without a peer address is a Unix socket: somebody on this machine.
-        let address = request.peer_addr().map_or(std::net::IpAddr::from([127, 0, 0, 1]), |peer| peer.ip());
-        let id = request.extensions().get::<RequestId>().cloned();
-        let user_agent = request
-            .headers()
-            .get(header::USER_AGENT)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(256).collect());
-        ready(Ok(Self(Client {
-            identity: ClientIdentity::anonymous(address),
-            request_id: id.map_or_else(String::new, |RequestId(id)| id),
-            address,
-            user_agent,
-            method: request.method().to_string(),
-            endpoint: request.path().chars().take(256).collect(),
-        })))
+        let known = request.extensions().get::<Option<Known>>().cloned().flatten();
+        ready(Ok(Self(client(request, known.as_ref()))))
+    }
+}
+
+/// Where a request comes from. A connection without a peer address is a Unix socket: somebody on
+/// this machine.
+pub(super) fn address(request: &HttpRequest) -> IpAddr {
+    request.peer_addr().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.ip())
+}
+
+/// A request's circumstances; whoever is not known may do nothing.
+pub(super) fn client(request: &HttpRequest, known: Option<&Known>) -> Client {
+    let address = address(request);
+    let id = request.extensions().get::<RequestId>().cloned();
+    let user_agent = request
+        .headers()
+        .get(header::USER_AGENT)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(256).collect());
+    Client {
+        identity: known.map_or_else(|| ClientIdentity::anonymous(address), |known| known.identity.clone()),
+        grants: known.map_or_else(|| Arc::new(Grants::nothing()), |known| Arc::clone(&known.grants)),
+        request_id: id.map_or_else(String::new, |RequestId(id)| id),
+        address,
+        user_agent,
+        method: request.method().to_string(),
+        endpoint: request.path().chars().take(256).collect(),
     }
 }

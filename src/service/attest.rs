@@ -20,7 +20,7 @@ use crate::{
     nonce::{Answer, Refusal, Spend, Spent},
     service::{
         Error, Service, SignerConfig,
-        policy::AttestationPermit,
+        policy::{AttestationPermit, permit_key},
         release::{Released, Usage},
     },
     timestamp::Timestamp,
@@ -90,6 +90,7 @@ impl Service {
         let permit = self.policy.permit_attestation(client, request, now)?;
         self.keyring.freshen().await?;
         let mut key = self.keyring.active(now)?;
+        permit_key(permit.client(), &key.id, true)?;
 
         let begun = Instant::now();
         let spend = self.nonces.spend(permit.claim(), self.policy.patience, now).await;
@@ -110,7 +111,10 @@ impl Service {
             let event = |now| signed_event(&order, &key, now);
             match self.sign_and_release(&key, Usage::Sign, &order, event).await {
                 Ok(released) => return self.deliver(order, &key, released).await,
-                Err(refusal) => match self.taken_over(&key, refusal) {
+                Err(refusal) => match self.taken_over(&key, refusal).and_then(|key| {
+                    permit_key(&order.client, &key.id, true)?;
+                    Ok(key)
+                }) {
                     Ok(successor) => {
                         order = order.by(self.signer.issuer(&successor));
                         key = successor;
@@ -183,6 +187,9 @@ impl Service {
             }
         };
         let event = event.failed(severity).detail("reason", error.kind());
+        if let Error::NotPermitted(what) = error {
+            return self.record_denial(event.of_kind(EventType::AccessDenied), format!("may not {what}")).await;
+        }
         if let Err(failure) = self.audit.record(event).await {
             tracing::warn!(error = %failure, "a rejection could not be recorded");
         }

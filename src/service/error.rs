@@ -16,6 +16,9 @@ pub enum Error {
     Field(#[from] InvalidField),
     #[error("nonce refused: {}", .0.as_str())]
     Nonce(nonce::Refusal),
+    /// What this client may not do, after "may not".
+    #[error("the client may not {0}")]
+    NotPermitted(String),
     #[error("the same request is in progress")]
     InProgress,
     #[error("no key {0:?}")]
@@ -94,6 +97,7 @@ impl Error {
         match self {
             Self::Nonce(nonce::Refusal::StoreFull) | Self::InProgress | Self::Audit(audit::Error::Busy) => Class::Busy,
             Self::Field(_)
+            | Self::NotPermitted(_)
             | Self::Nonce(_)
             | Self::UnknownKey(_)
             | Self::KeyMayNotSign { .. }
@@ -154,6 +158,7 @@ impl Error {
         match self {
             Self::Field(_) => "invalid_field",
             Self::Nonce(refusal) => refusal.as_str(),
+            Self::NotPermitted(_) => "not_permitted",
             Self::InProgress => "in_progress",
             Self::UnknownKey(_) => "unknown_key",
             Self::KeyMayNotSign { .. } => "key_may_not_sign",

@@ -1,6 +1,7 @@
 //! The rules of the product: who may have what signed, by which key, and in which order things
 //! happen. Everything below is an adapter, everything above a skin.
 
+mod access;
 pub mod attest;
 pub mod error;
 pub mod evidence;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use access::Denials;
 pub use error::{Class, Error};
 pub use keyring::{FleetConfig, Keyring};
 pub use policy::{KeyPolicy, Policy};
@@ -88,4 +90,5 @@ pub struct Service {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub last_probe: readiness::LastProbe,
+    pub denials: Denials,
 }

@@ -7,7 +7,7 @@ use crate::{
     audit::{Event, EventType, Severity},
     client::Client,
     nonce::{Issued, Order, Stats, WINDOW_SECONDS},
-    service::{Error, Service},
+    service::{Error, Service, policy::permit_type},
 };
 
 /// Most nonces in one batch.
@@ -34,6 +34,7 @@ impl Service {
             subject_address: subject(order.subject_address)?,
         };
         let event = Event::of_client(EventType::NonceCreated, "issue", order.attestation_type.as_str(), client, now);
+        self.permit(permit_type(client, order.attestation_type), &event).await?;
         match self.nonces.issue(&order, count, now).await.map_err(Error::from) {
             Ok(issued) => {
                 self.audit.record(event.detail("count", issued.len())).await?;
