@@ -20,9 +20,11 @@ use crate::{
     secret::SecretError,
     service::{
         self, Keyring, Policy, Service,
+        approvals::{Approvals, Operation},
         first_key::{self, Asker, Findings},
         lifecycle::Actor,
         marker::{Marker, Mismatch},
+        once::Once,
         opaque::OpaqueOrder,
         readiness::LastProbe,
     },
@@ -179,6 +181,7 @@ impl App {
         config.check().map_err(StartError::Config)?;
         let authn = Arc::new(Authn::open(config.auth.as_ref())?);
         let state = lock_state(config)?;
+        let (approvals, once) = remembered_requests(config)?;
         let mut opened = Opened::open(config).await?;
         if opened.standing.is_empty() {
             opened = reread_before_first_key(opened, asker, config).await?;
@@ -226,6 +229,8 @@ impl App {
             metrics,
             last_probe: LastProbe::default(),
             denials: service::Denials::default(),
+            approvals,
+            once,
         };
         if accepted {
             service.take_over_ledger(&revoked_before).await?;
@@ -277,6 +282,16 @@ impl App {
         service.audit.record(event).await.map_err(service::Error::from)?;
         Ok(())
     }
+}
+
+/// Requests that wait for approval, and those that must not be done twice.
+fn remembered_requests(config: &Config) -> Result<(Arc<Approvals>, Arc<Once>), StartError> {
+    let directory = &config.state.directory;
+    let (approvals, keys) = (directory.join("approvals.json"), directory.join("idempotency"));
+    let rules = config.approvals.clone();
+    let waiting = Approvals::open(rules, &approvals).map_err(|source| StartError::State { path: approvals, source })?;
+    let once = Once::open(&keys).map_err(|source| StartError::State { path: keys, source })?;
+    Ok((Arc::new(waiting), once))
 }
 
 fn wires(config: &Config) -> Wires<'_> {
@@ -346,6 +361,9 @@ fn publish_zeros(metrics: &Metrics) {
         for status in ["success", "failure"] {
             metrics.sign_requests.with_label_values(&[kind.as_str(), status]);
         }
+    }
+    for operation in Operation::ALL {
+        metrics.break_glass.with_label_values(&[operation.as_str()]);
     }
     for refusal in nonce::Refusal::ALL {
         metrics.nonce_rejected.with_label_values(&[refusal.as_str()]);

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::{
-    audit, authn, http, nonce, redis,
-    service::{FleetConfig, KeyPolicy, SignerConfig},
+    audit, authn,
+    client::Role,
+    http, nonce, redis,
+    service::{FleetConfig, KeyPolicy, SignerConfig, approvals},
     telemetry, token,
 };
 
@@ -39,6 +41,9 @@ pub struct Config {
     /// Who may do what; without it everybody may do everything, on loopback.
     #[serde(default)]
     pub auth: Option<authn::Config>,
+    /// Which changes of keys need the approval of others.
+    #[serde(default)]
+    pub approvals: approvals::Config,
     #[serde(default)]
     pub metrics: http::MetricsConfig,
     #[serde(default)]
@@ -121,6 +126,10 @@ impl Config {
         self.auth.as_ref().map_or(Ok(()), authn::Config::check)?;
         let open = self.http.allow_unauthenticated_network_access;
         self.tls.as_ref().map_or(Ok(()), |tls| tls.check(self.auth.is_some(), open))?;
+        match &self.auth {
+            Some(auth) => self.approvals.check(Some(&|roles: &[Role]| auth.holders(roles)))?,
+            None => self.approvals.check(None)?,
+        }
         if self.metrics.authenticate && self.auth.is_none() {
             return Err("metrics.authenticate needs [auth]: there is nobody with the role metrics".into());
         }

@@ -19,7 +19,7 @@ use crate::{
     durable,
     exit_code::ExitCode,
     http, nonce, redis, secret,
-    service::{FleetConfig, KeyPolicy, SignerConfig, first_key::Asker},
+    service::{FleetConfig, KeyPolicy, SignerConfig, approvals, first_key::Asker},
     supervisor::Signals,
     telemetry,
     token::{self, TokenUri, provision},
@@ -202,6 +202,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         http: http::Config { listen: options.http, ..http::Config::default() },
         tls: None,
         auth: None,
+        approvals: approvals::Config::default(),
         metrics: http::MetricsConfig { listen: options.metrics, ..http::MetricsConfig::default() },
         log: telemetry::Config::default(),
     }

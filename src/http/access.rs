@@ -68,6 +68,11 @@ pub const TABLE: &[Access] = &[
     read("/api/v1/rotations/{rotation_id}", READERS),
     change("POST", "/api/v1/rotations/{rotation_id}/complete", &[Operator]),
     change("POST", "/api/v1/rotations/{rotation_id}/cancel", &[Operator]),
+    read("/api/v1/approvals", READERS),
+    read("/api/v1/approvals/{approval_id}", READERS),
+    // Which of them, the rule for the operation says.
+    change("POST", "/api/v1/approvals/{approval_id}/approve", READERS),
+    change("POST", "/api/v1/approvals/{approval_id}/reject", READERS),
     ask("/api/v1/nonces", &[Producer]),
     ask("/api/v1/nonces/batch", &[Producer]),
     read("/api/v1/nonce/stats", READERS),

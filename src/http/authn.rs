@@ -59,7 +59,7 @@ async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<
         Ok(known) => known,
         Err(refused) => {
             deny(&service, &request::client(request, None), refused.to_string()).await;
-            return Err(Problem::new(&NOT_AUTHENTICATED, sentence(refused)));
+            return Err(Problem::new(&NOT_AUTHENTICATED, sentence(&refused.to_string())));
         }
     };
     let client = request::client(request, Some(&known));
@@ -127,8 +127,7 @@ fn one_of(roles: &[Role]) -> String {
     roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ")
 }
 
-fn sentence(refused: Refused) -> String {
-    let text = refused.to_string();
+pub(super) fn sentence(text: &str) -> String {
     let mut characters = text.chars();
     characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }

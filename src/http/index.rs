@@ -30,6 +30,10 @@ GET  /api/v1/rotations                          all rotations, newest first
 GET  /api/v1/rotations/{rotation_id}            one rotation
 POST /api/v1/rotations/{rotation_id}/complete   {force?, initiated_by?}
 POST /api/v1/rotations/{rotation_id}/cancel     {initiated_by?}
+GET  /api/v1/approvals                          requests that wait for others, newest first
+GET  /api/v1/approvals/{approval_id}            one of them
+POST /api/v1/approvals/{approval_id}/approve    {digest}
+POST /api/v1/approvals/{approval_id}/reject     {reason?}
 POST /api/v1/nonces                             {attestation_type, subject_address?, window_seconds?}
 POST /api/v1/nonces/batch                       the same with count
 GET  /api/v1/nonce/stats                        how full the store is

@@ -2,9 +2,11 @@
 //! `problem.rs` is the only place with error status codes.
 
 pub mod access;
+pub mod approvals;
 pub mod attestations;
 mod authn;
 pub mod body;
+mod changes;
 mod connections;
 pub mod exposition;
 pub mod health;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     key::KeyState,
     nonce::Refusal,
-    service::{Class, Error},
+    service::{Class, Error, approvals, once::Conflict},
 };
 
 /// A type of problem. One row each in [`KINDS`].
@@ -86,6 +86,26 @@ kinds! {
         "Only retired and revoked keys are destroyed: rotate or revoke first.";
     RETENTION_RUNNING = "retention-running", CONFLICT, "The key is to be kept for a while",
         "Wait until then, or send {\"force\": true}.";
+    UNKNOWN_APPROVAL = "unknown-approval", NOT_FOUND, "There is no such approval request",
+        "List them with GET /api/v1/approvals.";
+    OWN_REQUEST = "own-request", FORBIDDEN, "Nobody approves their own request",
+        "Ask somebody else with one of the roles in needed.";
+    APPROVAL_OF_ANOTHER = "approval-of-another", FORBIDDEN, "The approval was given to another client",
+        "Send the request without Approval-Id: it then waits for an approval of its own.";
+    APPROVAL_GIVEN = "approval-given", CONFLICT, "This client has approved already",
+        "Others have to approve as well.";
+    APPROVAL_CONTENT = "approval-content", CONFLICT, "What is asked for is not what the approval request is bound to",
+        "Read it again with GET /api/v1/approvals/{approval_id}; changed content waits for an approval of its own.";
+    APPROVAL_CLOSED = "approval-closed", CONFLICT, "The approval request is no longer open",
+        "Send the request again without Approval-Id: it then waits for a new approval.";
+    TOO_MANY_APPROVALS = "too-many-approvals", CONFLICT, "Too many requests of this client wait for approval",
+        "Take some back with POST /api/v1/approvals/{approval_id}/reject.";
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused", CONFLICT, "The Idempotency-Key was used for another request",
+        "Use a new key for a new request.";
+    IDEMPOTENCY_KEY_BUSY = "idempotency-key-busy", CONFLICT, "The first request with this Idempotency-Key is being worked on",
+        "Repeat the request after the time in Retry-After: it will get the answer of the first one.";
+    STATE_UNWRITABLE = "state-unwritable", SERVICE_UNAVAILABLE, "The signer cannot write its state directory",
+        "Nothing was changed. Operators find the cause in the log.";
     NONCE_NOT_FOUND = "nonce-not-found", UNPROCESSABLE_ENTITY, "The nonce was never issued here, or is forgotten",
         "Fetch a new nonce with POST /api/v1/nonces.";
     NONCE_ALREADY_USED = "nonce-already-used", CONFLICT, "The nonce was spent on something else",
@@ -224,6 +244,10 @@ impl From<Error> for Problem {
             Error::Field(field) => Self::field(field.field, field.detail),
             Error::Nonce(refusal) => refused_nonce(refusal),
             Error::NotPermitted(what) => Self::new(&NOT_PERMITTED, format!("This client may not {what}.")),
+            Error::Approval(refusal) => refused_approval(&refusal),
+            Error::Once(Conflict::OtherContent) => Self::new(&IDEMPOTENCY_KEY_REUSED, ""),
+            Error::Once(Conflict::Running) => Self::new(&IDEMPOTENCY_KEY_BUSY, "").retry_after(1),
+            Error::Once(Conflict::Disk) => Self::new(&STATE_UNWRITABLE, "").retry_after(30),
             Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
             Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
             Error::KeyMayNotSign { id, state } => match state {
@@ -276,6 +300,22 @@ impl From<Error> for Problem {
             Error::Internal(_) => Self::new(&INTERNAL, ""),
         }
     }
+}
+
+fn refused_approval(refusal: &approvals::Refusal) -> Problem {
+    use approvals::Refusal;
+    let kind = match refusal {
+        Refusal::Unknown(_) => &UNKNOWN_APPROVAL,
+        Refusal::OwnRequest => &OWN_REQUEST,
+        Refusal::MissingRole { .. } | Refusal::MayNotBreakGlass { .. } => &MISSING_ROLE,
+        Refusal::AlreadyGiven => &APPROVAL_GIVEN,
+        Refusal::OtherContent => &APPROVAL_CONTENT,
+        Refusal::AnothersRequest => &APPROVAL_OF_ANOTHER,
+        Refusal::Closed(_) => &APPROVAL_CLOSED,
+        Refusal::TooMany => &TOO_MANY_APPROVALS,
+        Refusal::Disk => return Problem::new(&STATE_UNWRITABLE, "").retry_after(30),
+    };
+    Problem::new(kind, super::authn::sentence(&refusal.to_string()))
 }
 
 fn refused_nonce(refusal: Refusal) -> Problem {

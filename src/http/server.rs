@@ -17,8 +17,9 @@ use actix_web::{
 };
 
 use super::{
-    Config, MetricsConfig, TlsConfig, access, attestations, authn::gated, body, connections::Doorman, exposition,
-    health, index, jwks, keys, lifecycle, nonces, opaque, problem, request, rotations, signer, tls::Tls, unix_socket,
+    Config, MetricsConfig, TlsConfig, access, approvals, attestations, authn::gated, body, connections::Doorman,
+    exposition, health, index, jwks, keys, lifecycle, nonces, opaque, problem, request, rotations, signer, tls::Tls,
+    unix_socket,
 };
 use crate::{authn::Authn, service::Service};
 
@@ -206,6 +207,10 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/api/v1/rotations/{rotation_id}", rotations::one))
         .service(post("/api/v1/rotations/{rotation_id}/complete", rotations::complete))
         .service(post("/api/v1/rotations/{rotation_id}/cancel", rotations::cancel))
+        .service(get("/api/v1/approvals", approvals::list))
+        .service(get("/api/v1/approvals/{approval_id}", approvals::one))
+        .service(post("/api/v1/approvals/{approval_id}/approve", approvals::approve))
+        .service(post("/api/v1/approvals/{approval_id}/reject", approvals::reject))
         .service(post("/api/v1/nonces", nonces::issue))
         .service(post("/api/v1/nonces/batch", nonces::issue_batch))
         .service(get("/api/v1/nonce/stats", nonces::stats))

@@ -5,6 +5,7 @@ use crate::{
     audit, fleet,
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
     nonce,
+    service::{approvals, once},
     timestamp::Timestamp,
     token,
 };
@@ -19,6 +20,10 @@ pub enum Error {
     /// What this client may not do, after "may not".
     #[error("the client may not {0}")]
     NotPermitted(String),
+    #[error(transparent)]
+    Approval(#[from] approvals::Refusal),
+    #[error("idempotency key: {0}")]
+    Once(#[from] once::Conflict),
     #[error("the same request is in progress")]
     InProgress,
     #[error("no key {0:?}")]
@@ -95,9 +100,20 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
+            Self::Approval(approvals::Refusal::Disk)
+            | Self::Once(once::Conflict::Disk)
+            | Self::NoActiveKey
+            | Self::StaleLedger
+            | Self::LedgerRolledBack(_)
+            | Self::FleetLock(_)
+            | Self::NonceStore(_)
+            | Self::LedgerUnavailable(_)
+            | Self::Ledger(_) => Class::Dependency,
             Self::Nonce(nonce::Refusal::StoreFull) | Self::InProgress | Self::Audit(audit::Error::Busy) => Class::Busy,
             Self::Field(_)
             | Self::NotPermitted(_)
+            | Self::Approval(_)
+            | Self::Once(_)
             | Self::Nonce(_)
             | Self::UnknownKey(_)
             | Self::KeyMayNotSign { .. }
@@ -115,13 +131,6 @@ impl Error {
             | Self::KeyDestroyed { .. }
             | Self::KeyMayStillSign { .. }
             | Self::RetentionRunning { .. } => Class::Caller,
-            Self::NoActiveKey
-            | Self::StaleLedger
-            | Self::LedgerRolledBack(_)
-            | Self::FleetLock(_)
-            | Self::NonceStore(_)
-            | Self::LedgerUnavailable(_)
-            | Self::Ledger(_) => Class::Dependency,
             Self::Token(error) => match error {
                 token::Error::Busy | token::Error::Deadline(_) => Class::Busy,
                 token::Error::BadSignature => Class::Fatal,
@@ -159,6 +168,8 @@ impl Error {
             Self::Field(_) => "invalid_field",
             Self::Nonce(refusal) => refusal.as_str(),
             Self::NotPermitted(_) => "not_permitted",
+            Self::Approval(_) => "approval",
+            Self::Once(_) => "idempotency_key",
             Self::InProgress => "in_progress",
             Self::UnknownKey(_) => "unknown_key",
             Self::KeyMayNotSign { .. } => "key_may_not_sign",

@@ -2,6 +2,7 @@
 //! happen. Everything below is an adapter, everything above a skin.
 
 mod access;
+pub mod approvals;
 pub mod attest;
 pub mod error;
 pub mod evidence;
@@ -11,6 +12,7 @@ pub mod keyring;
 pub mod lifecycle;
 pub mod marker;
 pub mod nonces;
+pub mod once;
 pub mod opaque;
 pub mod policy;
 pub mod readiness;
@@ -91,4 +93,6 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     pub last_probe: readiness::LastProbe,
     pub denials: Denials,
+    pub approvals: Arc<approvals::Approvals>,
+    pub once: Arc<once::Once>,
 }
