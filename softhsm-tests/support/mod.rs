@@ -2,10 +2,13 @@
 
 pub mod appliance;
 pub mod client;
+pub mod curl;
 pub mod dice;
+pub mod guarded;
 pub mod http;
 pub mod own_process;
 pub mod pkcs11_tool;
+pub mod pki;
 /// The same as the nonce store's own tests start.
 #[path = "../../src/nonce/redis/tests/server.rs"]
 #[allow(dead_code, reason = "those tests do more to it")]

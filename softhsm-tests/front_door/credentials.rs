@@ -1,0 +1,1 @@
+//! Good credentials and bad ones.

@@ -1,0 +1,4 @@
+//! The front door: who may do what, over which wire, and what hostile input gets.
+
+mod credentials;
+mod roles;
