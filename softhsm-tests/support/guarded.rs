@@ -147,6 +147,29 @@ jwt = {{ issuer = "https://id.test", audience = "verification-signer", jwks_file
         tool::run(BINARY, &all, &[])
     }
 
+    /// `serve` with the configuration as it is now and a state of its own; it must refuse.
+    pub fn serve_refused(&self) -> String {
+        let text = fs::read_to_string(&self.config).unwrap();
+        self.try_beside(&text).map(|_| ()).expect_err("serve must not come up")
+    }
+
+    /// One more appliance with this configuration and a state of its own.
+    pub fn beside(&self, text: &str) -> Appliance {
+        self.try_beside(text).unwrap_or_else(|log| panic!("{log}"))
+    }
+
+    fn try_beside(&self, text: &str) -> Result<Appliance, String> {
+        let other = self.home.path().join("other");
+        fs::create_dir_all(other.join("audit")).unwrap();
+        let (here, there) = (self.home.path().display(), other.display());
+        let mut text = text.to_owned();
+        for name in ["state", "audit", "api.sock"] {
+            text = text.replace(&format!("{here}/{name}\""), &format!("{there}/{name}\""));
+        }
+        fs::write(other.join("config.toml"), text).unwrap();
+        Appliance::serve(&self.token, &other.join("config.toml")).map_err(|(_, log)| log)
+    }
+
     /// A command with this configuration, whatever comes of it.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(BINARY);

@@ -110,8 +110,17 @@ impl Authority {
 
     /// The list of revoked certificates, due again after so many days; put in place at once.
     pub fn write_crl(&self, days: &str) {
+        self.write_list("-crldays", days);
+    }
+
+    /// The same, due after so many seconds.
+    pub fn write_crl_for_seconds(&self, seconds: &str) {
+        self.write_list("-crlsec", seconds);
+    }
+
+    fn write_list(&self, unit: &str, due: &str) {
         let new = self.path("new.crl");
-        self.ca(&["-gencrl", "-crldays", days, "-out", text(&new)]);
+        self.ca(&["-gencrl", unit, due, "-out", text(&new)]);
         fs::rename(new, self.crl()).unwrap();
     }
 
