@@ -1,4 +1,6 @@
 //! The front door: who may do what, over which wire, and what hostile input gets.
 
+mod approvals;
 mod credentials;
+mod once;
 mod roles;

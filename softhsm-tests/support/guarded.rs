@@ -101,6 +101,11 @@ jwt = {{ issuer = "https://id.test", audience = "verification-signer", jwks_file
         self.home.path()
     }
 
+    /// Where the token's files are.
+    pub fn tokens(&self) -> PathBuf {
+        self.token.tokens()
+    }
+
     /// Without TLS.
     pub fn plain(&self) -> Curl {
         Curl::at(&self.appliance().api)
