@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str], Siblings)] = &[
     ("foundation", &["redis", "durable", "secret", "metrics", "telemetry", "duration", "exit_code"], Siblings::Allowed),
     (
         "vocabulary",
-        &["attestation", "key", "evidence", "client", "nonce_value", "clock", "timestamp"],
+        &["attestation", "key", "evidence", "client", "nonce_value", "clock", "timestamp", "schema"],
         Siblings::Allowed,
     ),
 ];

@@ -39,7 +39,7 @@ impl fmt::Display for ClientIdentity {
 }
 
 /// What a client is to this signer. Nothing is allowed without one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Nonces, attestations, signatures, verification.

@@ -25,7 +25,7 @@
 //! | use cases | [`service`] | the rules of the product |
 //! | adapters | [`token`], [`ledger_file`], [`nonce`], [`fleet`], [`audit`], [`authn`] | PKCS#11; files; credentials |
 //! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`exit_code`] | Redis, the operating system |
-//! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`clock`], [`timestamp`] | nothing: no I/O |
+//! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`clock`], [`timestamp`], [`schema`] | nothing: no I/O |
 //!
 //! Adapters do not import each other: what one needs of another is a trait in [`evidence`] or
 //! [`key::ledger`].
@@ -50,6 +50,7 @@ pub mod metrics;
 pub mod nonce;
 pub mod nonce_value;
 pub mod redis;
+pub mod schema;
 pub mod secret;
 pub mod service;
 pub mod supervisor;

@@ -2,5 +2,6 @@
 
 mod approvals;
 mod credentials;
+mod description;
 mod once;
 mod roles;

@@ -17,6 +17,8 @@ const MAY: &[(&str, &str, &str)] = &[
     ("GET", "/livez", "*"),
     ("GET", "/.well-known/jwks.json", "*"),
     ("GET", "/problems/{name}", "*"),
+    ("GET", "/docs", "*"),
+    ("GET", "/api/v1/openapi.json", "*"),
     ("GET", "/api/v1/signer", "posa"),
     ("GET", "/api/v1/keys", "posa"),
     ("POST", "/api/v1/keys", "o"),

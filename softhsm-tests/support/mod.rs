@@ -14,6 +14,7 @@ pub mod pki;
 #[allow(dead_code, reason = "those tests do more to it")]
 pub mod redis;
 pub mod routes;
+pub mod schema;
 pub mod signer;
 pub mod site;
 pub mod softhsm;

@@ -49,6 +49,8 @@ pub const TABLE: &[Access] = &[
     open("/readyz"),
     open("/.well-known/jwks.json"),
     open("/problems/{name}"),
+    open("/docs"),
+    open("/api/v1/openapi.json"),
     read("/api/v1/signer", MEMBERS),
     read("/api/v1/keys", MEMBERS),
     change("POST", "/api/v1/keys", &[Operator]),

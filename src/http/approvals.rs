@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A request as it goes out.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct ApprovalView {
     approval_id: String,
     status: Status,
@@ -41,14 +41,14 @@ pub(super) struct ApprovalView {
 }
 
 /// One approval.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct ApprovalGiven {
     by: String,
     at: Timestamp,
 }
 
 /// One objection.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct RejectionView {
     by: String,
     at: Timestamp,
@@ -56,7 +56,7 @@ struct RejectionView {
 }
 
 /// How many approvals the rule asks for now, and of whom.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Needed {
     count: usize,
     roles: Vec<Role>,
@@ -91,6 +91,15 @@ impl ApprovalView {
 }
 
 /// `GET /api/v1/approvals`: a bare array, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/approvals",
+    operation_id = "approvals_list",
+    tag = "approvals",
+    responses(
+        (status = 200, description = "Done", body = Vec<ApprovalView>),
+    )
+)]
 pub async fn list(service: web::Data<Service>) -> HttpResponse {
     let requests = service.approvals.all();
     let views: Vec<_> = requests.iter().map(|request| ApprovalView::new(request, &service)).collect();
@@ -98,12 +107,22 @@ pub async fn list(service: web::Data<Service>) -> HttpResponse {
 }
 
 /// `GET /api/v1/approvals/{approval_id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/approvals/{approval_id}",
+    operation_id = "approvals_one",
+    tag = "approvals",
+    params(("approval_id" = String, Path)),
+    responses(
+        (status = 200, description = "Done", body = ApprovalView),
+    )
+)]
 pub async fn one(service: web::Data<Service>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(ApprovalView::new(&service.approvals.one(&id)?, &service)))
 }
 
 /// Body of `POST /api/v1/approvals/{approval_id}/approve`.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an approval object")]
 pub struct ApproveRequest {
     /// The digest of what was read: whoever approves says what.
@@ -111,6 +130,17 @@ pub struct ApproveRequest {
 }
 
 /// `POST /api/v1/approvals/{approval_id}/approve`
+#[utoipa::path(
+    post,
+    path = "/api/v1/approvals/{approval_id}/approve",
+    operation_id = "approvals_approve",
+    tag = "approvals",
+    params(("approval_id" = String, Path)),
+    request_body(content = ApproveRequest),
+    responses(
+        (status = 200, description = "Done", body = ApprovalView),
+    )
+)]
 pub async fn approve(
     service: web::Data<Service>,
     caller: Caller,
@@ -122,13 +152,24 @@ pub async fn approve(
 }
 
 /// Body of `POST /api/v1/approvals/{approval_id}/reject`; may be left out.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a rejection object")]
 pub struct RejectRequest {
     reason: Text<256>,
 }
 
 /// `POST /api/v1/approvals/{approval_id}/reject`
+#[utoipa::path(
+    post,
+    path = "/api/v1/approvals/{approval_id}/reject",
+    operation_id = "approvals_reject",
+    tag = "approvals",
+    params(("approval_id" = String, Path)),
+    request_body(content = Option<RejectRequest>),
+    responses(
+        (status = 200, description = "Done", body = ApprovalView),
+    )
+)]
 pub async fn reject(
     service: web::Data<Service>,
     caller: Caller,

@@ -27,10 +27,17 @@ use crate::{
 };
 
 /// What the headers of a request say about how it is to be carried out.
-#[derive(Default)]
+#[derive(Default, utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
 pub struct Terms {
+    /// The same key and content get the same answer, and one change.
+    #[param(rename = "idempotency-key", pattern = "^[!-~]{1,128}$")]
     idempotency_key: Option<String>,
+    /// The approval request that must be the right one for this.
+    #[param(rename = "approval-id", pattern = "^[!-~]{1,64}$")]
     approval: Option<String>,
+    /// Why one person acts alone, without the approvals that the configuration asks for.
+    #[param(rename = "break-glass", pattern = "^[!-~][ -~]{8,254}[!-~]$")]
     break_glass: Option<String>,
 }
 

@@ -2,9 +2,9 @@
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::{
+    approvals::ApprovalView,
     authn::require,
     body::{OptionalJson, StrictJson},
     changes::{Change, Recover, Terms, again, carry_out, done},
@@ -20,7 +20,7 @@ use crate::{
     service::{
         Error, Service,
         approvals::{Operation, Order},
-        lifecycle::{RotationOrder, rotation_id},
+        lifecycle::{Check, RotationOrder, rotation_id},
         once::KeptAnswer,
         revoke::RevocationOrder,
     },
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Body of `POST /api/v1/keys/rotate`.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a rotation request object")]
 pub struct RotateRequest {
     reason: Text<128>,
@@ -45,7 +45,50 @@ pub struct RotateRequest {
     dry_run: bool,
 }
 
+/// The checklist before a rotation.
+#[derive(Serialize, utoipa::ToSchema)]
+struct DryRunView {
+    dry_run: bool,
+    would_rotate: bool,
+    checks: Vec<Check>,
+}
+
+/// A revocation that holds.
+#[derive(Serialize, utoipa::ToSchema)]
+struct RevokedView {
+    revoked: bool,
+    /// False when the key was revoked before.
+    newly_revoked: bool,
+    time_to_safe_seconds: f64,
+    confirmed_by: Vec<String>,
+    key: KeyView,
+}
+
+/// An emergency that is over.
+#[derive(Serialize, utoipa::ToSchema)]
+struct EmergencyView {
+    revoked_key: KeyView,
+    newly_revoked: bool,
+    active_key: KeyView,
+    rotation: Option<RotationView>,
+    time_to_safe_seconds: f64,
+    confirmed_by: Vec<String>,
+}
+
 /// `POST /api/v1/keys/rotate`: 201 with the rotation record; with `dry_run`, 200 with the checklist.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys/rotate",
+    operation_id = "lifecycle_rotate",
+    tag = "lifecycle",
+    params(Terms),
+    request_body(content = RotateRequest),
+    responses(
+        (status = 201, description = "Rotated", body = RotationView),
+        (status = 200, description = "The checklist", body = DryRunView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn rotate(
     service: web::Data<Service>,
     caller: Caller,
@@ -70,7 +113,7 @@ pub async fn rotate(
     if request.dry_run {
         let checks = service.preflight(&order).await?;
         let would_rotate = checks.iter().all(|check| check.ok);
-        return Ok(HttpResponse::Ok().json(json!({ "dry_run": true, "would_rotate": would_rotate, "checks": checks })));
+        return Ok(HttpResponse::Ok().json(DryRunView { dry_run: true, would_rotate, checks }));
     }
     let recover = made_since(order.clone(), actor.initiated_by.clone());
     carry_out(&service, change, recover, move |service| async move {
@@ -101,7 +144,7 @@ fn made_since(order: RotationOrder, initiated_by: String) -> Recover {
 }
 
 /// Body of `POST /api/v1/keys/{key_id}/revoke`.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a revocation request object")]
 pub struct RevokeRequest {
     #[serde(deserialize_with = "strict::word")]
@@ -112,6 +155,18 @@ pub struct RevokeRequest {
 }
 
 /// `POST /api/v1/keys/{key_id}/revoke`: when it answers, no appliance signs with the key.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys/{key_id}/revoke",
+    operation_id = "lifecycle_revoke",
+    tag = "lifecycle",
+    params(("key_id" = String, Path, description = "`<signer_id>:<sequence>`"), Terms),
+    request_body(content = RevokeRequest),
+    responses(
+        (status = 200, description = "Done", body = RevokedView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn revoke(
     service: web::Data<Service>,
     caller: Caller,
@@ -125,20 +180,20 @@ pub async fn revoke(
     let order = RevocationOrder { reason: request.reason, compromised_at: request.compromised_at };
     carry_out(&service, change, again(), move |service| async move {
         let revoked = service.revoke(&key_id, order, &actor).await?;
-        let body = json!({
-            "revoked": true,
-            "newly_revoked": revoked.newly,
-            "time_to_safe_seconds": revoked.time_to_safe.as_secs_f64(),
-            "confirmed_by": revoked.confirmed_by,
-            "key": KeyView::new(&revoked.key, service.clock.now()),
-        });
+        let body = RevokedView {
+            revoked: true,
+            newly_revoked: revoked.newly,
+            time_to_safe_seconds: revoked.time_to_safe.as_secs_f64(),
+            confirmed_by: revoked.confirmed_by,
+            key: KeyView::new(&revoked.key, service.clock.now()),
+        };
         done(StatusCode::OK, None, &body)
     })
     .await
 }
 
 /// Body of `POST /api/v1/keys/emergency`.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an emergency request object")]
 pub struct EmergencyRequest {
     /// The key to revoke; left out, the active one.
@@ -154,6 +209,18 @@ pub struct EmergencyRequest {
 }
 
 /// `POST /api/v1/keys/emergency`: revokes, generates, activates. Safe to repeat.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys/emergency",
+    operation_id = "lifecycle_emergency",
+    tag = "lifecycle",
+    params(Terms),
+    request_body(content = EmergencyRequest),
+    responses(
+        (status = 200, description = "Done", body = EmergencyView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn emergency(
     service: web::Data<Service>,
     caller: Caller,
@@ -171,21 +238,21 @@ pub async fn emergency(
     carry_out(&service, change, again(), move |service| async move {
         let ended = service.emergency(request.key_id.as_deref(), order, request.notes.as_str(), &actor).await?;
         let now = service.clock.now();
-        let body = json!({
-            "revoked_key": KeyView::new(&ended.revocation.key, now),
-            "newly_revoked": ended.revocation.newly,
-            "active_key": KeyView::new(&ended.active, now),
-            "rotation": ended.rotation.map(|rotation| RotationView::new(&rotation, &service)),
-            "time_to_safe_seconds": ended.revocation.time_to_safe.as_secs_f64(),
-            "confirmed_by": ended.revocation.confirmed_by,
-        });
+        let body = EmergencyView {
+            revoked_key: KeyView::new(&ended.revocation.key, now),
+            newly_revoked: ended.revocation.newly,
+            active_key: KeyView::new(&ended.active, now),
+            rotation: ended.rotation.map(|rotation| RotationView::new(&rotation, &service)),
+            time_to_safe_seconds: ended.revocation.time_to_safe.as_secs_f64(),
+            confirmed_by: ended.revocation.confirmed_by,
+        };
         done(StatusCode::OK, None, &body)
     })
     .await
 }
 
 /// Body of `POST /api/v1/keys`.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a key request object")]
 pub struct GenerateRequest {
     initiated_by: Text<128>,
@@ -194,6 +261,18 @@ pub struct GenerateRequest {
 }
 
 /// `POST /api/v1/keys`: generates a successor ahead; 201 with the pending key.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys",
+    operation_id = "lifecycle_generate",
+    tag = "lifecycle",
+    params(Terms),
+    request_body(content = GenerateRequest),
+    responses(
+        (status = 201, description = "Generated", body = KeyView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn generate(
     service: web::Data<Service>,
     caller: Caller,
@@ -212,7 +291,7 @@ pub async fn generate(
 }
 
 /// Body of `POST /api/v1/keys/{key_id}/destroy`; may be left out.
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a destruction request object")]
 pub struct DestroyRequest {
     force: bool,
@@ -220,6 +299,18 @@ pub struct DestroyRequest {
 }
 
 /// `POST /api/v1/keys/{key_id}/destroy`: the private key of a retired or revoked key, for good.
+#[utoipa::path(
+    post,
+    path = "/api/v1/keys/{key_id}/destroy",
+    operation_id = "lifecycle_destroy",
+    tag = "lifecycle",
+    params(("key_id" = String, Path, description = "`<signer_id>:<sequence>`"), Terms),
+    request_body(content = Option<DestroyRequest>),
+    responses(
+        (status = 200, description = "Done", body = KeyView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn destroy(
     service: web::Data<Service>,
     caller: Caller,

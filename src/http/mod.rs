@@ -16,6 +16,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod nonces;
 pub mod opaque;
+pub mod openapi;
 pub mod problem;
 mod request;
 pub mod rotations;

@@ -143,7 +143,7 @@ kinds! {
 }
 
 /// A field that is not acceptable.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
     /// Dotted path of the field, e.g. `verification_proofs[0].score`.
     pub field: String,
@@ -159,8 +159,9 @@ pub struct Problem {
     retry_after: Option<u32>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
@@ -334,6 +335,16 @@ fn refused_nonce(refusal: Refusal) -> Problem {
 }
 
 /// `GET /problems/{name}`: what a problem type means.
+#[utoipa::path(
+    get,
+    path = "/problems/{name}",
+    operation_id = "problem_explain",
+    tag = "problem",
+    params(("name" = String, Path)),
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "text/plain"),
+    )
+)]
 pub async fn explain(name: web::Path<String>) -> Result<HttpResponse, Problem> {
     let kind = KINDS.iter().find(|kind| kind.name == name.as_str()).ok_or_else(nothing_here)?;
     let text = format!("{} (status {})\n\n{}.\n{}\n", kind.name, kind.status.as_u16(), kind.title, kind.remedy);

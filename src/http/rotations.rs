@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    approvals::ApprovalView,
     body::OptionalJson,
     changes::{Change, Terms, again, carry_out, done},
     problem::Problem,
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// A rotation as it goes out.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct RotationView {
     rotation_id: String,
     status: RotationStatus,
@@ -62,7 +63,7 @@ impl RotationView {
 }
 
 /// Body of `POST .../complete` and `.../cancel`; may be left out.
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a rotation command object")]
 pub struct Command {
     force: bool,
@@ -70,6 +71,15 @@ pub struct Command {
 }
 
 /// `GET /api/v1/rotations`: a bare array, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/rotations",
+    operation_id = "rotations_list",
+    tag = "rotations",
+    responses(
+        (status = 200, description = "Done", body = Vec<RotationView>),
+    )
+)]
 pub async fn list(service: web::Data<Service>) -> HttpResponse {
     let standing = service.keyring.standing();
     let rotations: Vec<_> = standing.rotations().rev().map(|rotation| RotationView::new(rotation, &service)).collect();
@@ -77,11 +87,33 @@ pub async fn list(service: web::Data<Service>) -> HttpResponse {
 }
 
 /// `GET /api/v1/rotations/{rotation_id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/rotations/{rotation_id}",
+    operation_id = "rotations_one",
+    tag = "rotations",
+    params(("rotation_id" = String, Path)),
+    responses(
+        (status = 200, description = "Done", body = RotationView),
+    )
+)]
 pub async fn one(service: web::Data<Service>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(RotationView::new(&service.rotation(&id)?, &service)))
 }
 
 /// `POST /api/v1/rotations/{rotation_id}/complete`
+#[utoipa::path(
+    post,
+    path = "/api/v1/rotations/{rotation_id}/complete",
+    operation_id = "rotations_complete",
+    tag = "rotations",
+    params(("rotation_id" = String, Path), Terms),
+    request_body(content = Option<Command>),
+    responses(
+        (status = 200, description = "Done", body = RotationView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn complete(
     service: web::Data<Service>,
     caller: Caller,
@@ -100,6 +132,18 @@ pub async fn complete(
 }
 
 /// `POST /api/v1/rotations/{rotation_id}/cancel`
+#[utoipa::path(
+    post,
+    path = "/api/v1/rotations/{rotation_id}/cancel",
+    operation_id = "rotations_cancel",
+    tag = "rotations",
+    params(("rotation_id" = String, Path), Terms),
+    request_body(content = Option<Command>),
+    responses(
+        (status = 200, description = "Done", body = RotationView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn cancel(
     service: web::Data<Service>,
     caller: Caller,

@@ -18,8 +18,8 @@ use actix_web::{
 
 use super::{
     Config, MetricsConfig, TlsConfig, access, approvals, attestations, authn::gated, body, connections::Doorman,
-    exposition, health, index, jwks, keys, lifecycle, nonces, opaque, problem, request, rotations, signer, tls::Tls,
-    unix_socket,
+    exposition, health, index, jwks, keys, lifecycle, nonces, opaque, openapi, problem, request, rotations, signer,
+    tls::Tls, unix_socket,
 };
 use crate::{authn::Authn, service::Service};
 
@@ -191,6 +191,8 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/readyz", health::readyz))
         .service(get("/.well-known/jwks.json", jwks::jwks))
         .service(get("/problems/{name}", problem::explain))
+        .service(get("/docs", openapi::page))
+        .service(get("/api/v1/openapi.json", openapi::document))
         .service(get("/api/v1/signer", signer::signer))
         .service(get_and_post("/api/v1/keys", keys::list, lifecycle::generate))
         .service(get("/api/v1/keys/active", keys::active))

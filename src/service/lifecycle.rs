@@ -67,7 +67,7 @@ pub struct RotationOrder {
 }
 
 /// One line of the checklist before a rotation.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct Check {
     pub item: &'static str,
     pub ok: bool,

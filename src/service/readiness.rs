@@ -22,7 +22,7 @@ const CLOCKS_APART_SECONDS: i64 = 60;
 pub type LastProbe = Mutex<Option<(Instant, Vec<Dependency>)>>;
 
 /// One thing we stand on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Dependency {
     pub name: &'static str,
     pub healthy: bool,
@@ -30,7 +30,7 @@ pub struct Dependency {
 }
 
 /// The body of `GET /healthz`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Health {
     pub healthy: bool,
     pub status: &'static str,
