@@ -5,3 +5,4 @@ mod credentials;
 mod description;
 mod once;
 mod roles;
+mod schemathesis;

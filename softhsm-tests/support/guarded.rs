@@ -197,5 +197,7 @@ fn clients(local: &str) -> String {
             "  {{ name = \"{name}\", roles = [\"{role}\"], certificate_names = [\"dns:{name}.test\"], jwt_subjects = [\"{name}\"]{scope}{unix} }},\n"
         )
     };
-    format!("clients = [\n{}]", CLIENTS.iter().map(|name| row(name)).collect::<String>())
+    let everything = "  { name = \"everything\", roles = [\"producer\", \"operator\", \"security\", \"auditor\", \"metrics\"], \
+         attestation_types = [\"*\"], purposes = [\"*\"], keys = [\"*\"] },\n";
+    format!("clients = [\n{}{everything}]", CLIENTS.iter().map(|name| row(name)).collect::<String>())
 }

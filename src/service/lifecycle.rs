@@ -102,6 +102,7 @@ impl Service {
 
     /// The runbook's checklist. Nothing is changed.
     pub async fn preflight(&self, order: &RotationOrder) -> Result<Vec<Check>, Error> {
+        self.overlap(order)?;
         let now = self.clock.now();
         let standing = self.keyring.refresh().await;
         let token = self.token.ping().await;
