@@ -3,6 +3,8 @@
 mod approvals;
 mod credentials;
 mod description;
+mod hostile;
 mod once;
+mod reload;
 mod roles;
 mod schemathesis;

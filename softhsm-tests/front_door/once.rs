@@ -87,7 +87,7 @@ fn many_at_once_with_one_key_make_one_change() {
         assert!(answer.status == 201 || answer.problem() == "idempotency-key-busy", "{}", answer.text());
     }
     assert!(statuses.iter().any(|answer| answer.status == 201));
-    let made = statuses.iter().filter(|answer| answer.status == 201 && answer.header("idempotent-replayed") == "");
+    let made = statuses.iter().filter(|answer| answer.status == 201 && answer.header("idempotent-replayed").is_empty());
     assert_eq!(made.count(), 1);
     assert_eq!(signer.states().len(), 2);
     // An emergency rotation without the key would be made again.

@@ -79,8 +79,7 @@ impl Judge<'_> {
             "maxItems" => value.as_array().is_none_or(|list| list.len() as u64 <= rule.as_u64().unwrap()),
             "maxProperties" => value.as_object().is_none_or(|map| map.len() as u64 <= rule.as_u64().unwrap()),
             // `properties` has refused what is not named; patterns are for schemathesis to try.
-            "additionalProperties" | "propertyNames" | "pattern" => true,
-            "description" | "format" | "contentEncoding" => true,
+            "additionalProperties" | "propertyNames" | "pattern" | "description" | "format" | "contentEncoding" => true,
             other => panic!("{other}: teach this judge about it ({schema})"),
         };
         if !fits {

@@ -4,12 +4,16 @@ use std::{
     any::Any,
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::Arc,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
 };
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
-    dev::Extensions,
+    body::MessageBody,
+    dev::{Extensions, ServiceRequest, ServiceResponse},
+    middleware::Next,
     rt::net::{TcpStream, UnixStream},
 };
 use parking_lot::Mutex;
@@ -21,12 +25,19 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use super::tls::{Material, Tls};
+use super::{
+    Config,
+    tls::{Material, Tls},
+};
 use crate::authn::{Refused, Shown};
+
+/// How long a connection is kept between requests: the server's own default.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// What is known of a connection, kept beside it.
 pub(super) struct Connection {
     peer: Peer,
+    idle: Option<Arc<Idle>>,
     _place: Option<Place>,
 }
 
@@ -75,26 +86,37 @@ impl Certified {
 pub(super) struct Doorman {
     tls: Option<Arc<Tls>>,
     counts: Arc<Counts>,
+    patience: Duration,
 }
 
 impl Doorman {
-    pub(super) fn new(tls: Option<Arc<Tls>>, per_address: usize) -> Self {
-        Self { tls, counts: Arc::new(Counts { per_address, held: Mutex::default() }) }
+    pub(super) fn new(tls: Option<Arc<Tls>>, config: &Config) -> Self {
+        let counts = Counts { per_address: config.max_connections_per_address, held: Mutex::default() };
+        Self { tls, counts: Arc::new(counts), patience: KEEP_ALIVE + config.head_time }
     }
 
     /// Keeps what there is to know; hangs up on an address that holds too many already.
     pub(super) fn look(&self, io: &dyn Any, kept: &mut Extensions) {
-        let (peer, place) = if let Some(plain) = io.downcast_ref::<TcpStream>() {
-            (Peer::Unknown, self.place(plain))
+        let (peer, place, idle) = if let Some(plain) = io.downcast_ref::<TcpStream>() {
+            (Peer::Unknown, self.place(plain), self.watch(plain))
         } else if let Some(encrypted) = io.downcast_ref::<TlsStream<TcpStream>>() {
             let (socket, session) = encrypted.get_ref();
-            (self.certified(session.peer_certificates()), self.place(socket))
+            (self.certified(session.peer_certificates()), self.place(socket), self.watch(socket))
         } else if let Some(local) = io.downcast_ref::<UnixStream>() {
-            (process(local), None)
+            (process(local), None, self.watch(local))
         } else {
-            (Peer::Unknown, None)
+            (Peer::Unknown, None, None)
         };
-        kept.insert(Connection { peer, _place: place });
+        kept.insert(Connection { peer, idle, _place: place });
+    }
+
+    /// Hangs up when too long no request is worked on. The server's own time for a head is for the first
+    /// one only; the second could be sent letter by letter, and an answer be read so.
+    fn watch(&self, socket: &impl AsFd) -> Option<Arc<Idle>> {
+        let socket = socket.as_fd().try_clone_to_owned().ok()?;
+        let idle = Arc::new(Idle { socket, state: Mutex::new((0, Instant::now())) });
+        actix_web::rt::spawn(hang_up_when_idle(Arc::downgrade(&idle), self.patience));
+        Some(idle)
     }
 
     fn place(&self, socket: &TcpStream) -> Option<Place> {
@@ -113,6 +135,61 @@ impl Doorman {
         let (under, tls) = (tls.current(), Arc::clone(tls));
         Peer::Certificate(Certified { chain: chain.to_vec(), names, not_after, under, tls })
     }
+}
+
+/// How long no request has been worked on.
+struct Idle {
+    socket: OwnedFd,
+    /// Requests that are worked on, and when the last one ended.
+    state: Mutex<(usize, Instant)>,
+}
+
+impl Idle {
+    /// How long it may still be so.
+    fn left(&self, patience: Duration) -> Duration {
+        let (requests, ended) = *self.state.lock();
+        if requests > 0 { patience } else { patience.saturating_sub(ended.elapsed()) }
+    }
+}
+
+async fn hang_up_when_idle(idle: Weak<Idle>, patience: Duration) {
+    while let Some(left) = idle.upgrade().map(|idle| idle.left(patience)) {
+        if left.is_zero() {
+            if let Some(idle) = idle.upgrade() {
+                // It may have ended by itself meanwhile.
+                let _ = shutdown(&idle.socket, Shutdown::Both);
+            }
+            return;
+        }
+        actix_web::rt::time::sleep(left).await;
+    }
+}
+
+/// One request that is worked on.
+struct Working(Arc<Idle>);
+
+impl Working {
+    fn on(idle: Arc<Idle>) -> Self {
+        idle.state.lock().0 += 1;
+        Self(idle)
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        *state = (state.0 - 1, Instant::now());
+    }
+}
+
+/// Says of a connection that a request of it is worked on.
+pub(super) async fn work<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let idle = request.conn_data::<Connection>().and_then(|connection| connection.idle.clone());
+    let _working = idle.map(Working::on);
+    next.call(request).await
 }
 
 /// `SO_PEERCRED`: who opened the other end.

@@ -17,9 +17,13 @@ use actix_web::{
 };
 
 use super::{
-    Config, MetricsConfig, TlsConfig, access, approvals, attestations, authn::gated, body, connections::Doorman,
+    Config, MetricsConfig, TlsConfig, access, approvals, attestations,
+    authn::gated,
+    body,
+    connections::{self, Doorman},
     exposition, health, index, jwks, keys, lifecycle, nonces, opaque, openapi, problem, request, rotations, signer,
-    tls::Tls, unix_socket,
+    tls::Tls,
+    unix_socket,
 };
 use crate::{authn::Authn, service::Service};
 
@@ -68,7 +72,7 @@ impl Servers {
         let Wires { http: config, metrics, .. } = wires;
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
         let tls = wires.tls.map(Tls::open).transpose().map_err(io::Error::other)?;
-        let doorman = Doorman::new(tls.clone(), config.max_connections_per_address);
+        let doorman = Doorman::new(tls.clone(), config);
         let (api_service, metrics_service) = (Arc::clone(service), Arc::clone(service));
         let (api_authn, metrics_authn) = (Arc::clone(authn), Arc::clone(authn));
         let mut api = HttpServer::new(move || {
@@ -78,6 +82,7 @@ impl Servers {
                 .app_data(web::PayloadConfig::new(body::MAX_BODY_BYTES))
                 .app_data(body::queries())
                 .wrap(from_fn(request::identify))
+                .wrap(from_fn(connections::work))
                 .configure(routes)
                 .default_service(web::to(problem::not_found))
         })
@@ -160,7 +165,8 @@ fn connections_per_worker(workers: usize) -> usize {
     const RESERVED: u64 = 256;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(65_536);
     let connections = usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(65_536);
-    (connections / workers).clamp(16, 10_000)
+    // Each has a second descriptor, by which it is cut off.
+    (connections / 2 / workers).clamp(16, 10_000)
 }
 
 fn tls_listener(tls: &Arc<Tls>) -> io::Result<(TcpListener, rustls::ServerConfig)> {
