@@ -36,28 +36,46 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
-/// A good client's slowest answer but for one in a hundred, in the best of three rounds: other tests run
-/// on the same machine.
+/// A good client's slowest answer but for one in a hundred.
 fn p99(appliance: &Appliance) -> Duration {
-    let round = || {
-        let mut connection = Connection::open(&appliance.api);
-        let mut times: Vec<_> = (0..200)
-            .map(|_| {
-                let begun = Instant::now();
-                connection.send(&request("GET", "/api/v1/keys", &[], b"")).unwrap();
-                assert_eq!(connection.answer().unwrap().unwrap().status, 200);
-                begun.elapsed()
-            })
-            .collect();
-        times.sort_unstable();
-        times[197]
-    };
-    (0..3).map(|_| round()).min().unwrap()
+    let mut connection = Connection::open(&appliance.api);
+    let mut times: Vec<_> = (0..200)
+        .map(|_| {
+            let begun = Instant::now();
+            connection.send(&request("GET", "/api/v1/keys", &[], b"")).unwrap();
+            assert_eq!(connection.answer().unwrap().unwrap().status, 200);
+            begun.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[197]
 }
 
-/// Three times the quiet value; below this, the machine's own unrest is measured.
-fn bound(quiet: Duration) -> Duration {
-    3 * quiet.max(Duration::from_millis(5))
+/// An appliance that nobody attacks, measured beside the one that is: what both suffer from is the machine
+/// and the other tests on it.
+struct Control {
+    appliance: Appliance,
+    worst: Duration,
+    quiet: Duration,
+}
+
+impl Control {
+    fn new() -> Self {
+        Self { appliance: Appliance::dev(), worst: Duration::ZERO, quiet: Duration::ZERO }
+    }
+
+    /// Measures both, and holds the attacked one to three times the quiet value. Below five milliseconds
+    /// it is the machine's own unrest that is measured.
+    fn compare(&mut self, attacked: &Appliance) {
+        // The best of three: what the attack costs is there in every one.
+        let (attacked, quiet) = (0..3)
+            .map(|_| (p99(attacked), p99(&self.appliance)))
+            .min_by_key(|(attacked, quiet)| attacked.as_micros() * 1000 / quiet.as_micros().max(1))
+            .unwrap();
+        assert!(attacked <= 3 * quiet.max(Duration::from_millis(5)), "attacked {attacked:?}, quiet {quiet:?}");
+        self.worst = self.worst.max(attacked);
+        self.quiet = self.quiet.max(quiet);
+    }
 }
 
 fn resident_kib(appliance: &Appliance) -> u64 {
@@ -93,7 +111,7 @@ fn has_ended(stream: &mut TcpStream) -> bool {
 fn five_hundred_slow_clients_are_cut_off_and_keep_nobody_waiting() {
     allow_many_files();
     let appliance = Appliance::dev();
-    let quiet = p99(&appliance);
+    let mut control = Control::new();
     let (idle, before) = (connections(&appliance), resident_kib(&appliance));
     let source = Ipv4Addr::new(127, 0, 0, 2);
     let body = br#"{"attestation_type":"email_verification"}"#;
@@ -112,18 +130,16 @@ fn five_hundred_slow_clients_are_cut_off_and_keep_nobody_waiting() {
         .collect();
     eventually("all are there", || (connections(&appliance) >= idle + 400).then_some(()));
     let begun = Instant::now();
-    let mut worst = Duration::ZERO;
     // A byte now and then, as long as anybody listens.
     while !slow.is_empty() {
-        worst = worst.max(p99(&appliance));
+        control.compare(&appliance);
         slow.retain_mut(|(number, stream)| {
             let byte: &[u8] = if *number % 3 == 1 { b" " } else { b"x" };
             !has_ended(stream) && stream.write_all(byte).is_ok()
         });
         assert!(begun.elapsed() < Duration::from_secs(30), "{} are still served after 30 s", slow.len());
     }
-    println!("quiet p99 {quiet:?}, worst p99 {worst:?}, all cut off after {:?}", begun.elapsed());
-    assert!(worst <= bound(quiet), "quiet {quiet:?}, worst {worst:?}");
+    println!("p99 {:?}, of the control {:?}, all cut off after {:?}", control.worst, control.quiet, begun.elapsed());
     eventually("their sockets are closed", || (connections(&appliance) <= idle + 2).then_some(()));
     let after = resident_kib(&appliance);
     println!("resident: {before} KiB before, {after} KiB after");
@@ -134,21 +150,19 @@ fn five_hundred_slow_clients_are_cut_off_and_keep_nobody_waiting() {
 fn a_flood_of_five_thousand_connections_leaves_room_for_others() {
     allow_many_files();
     let appliance = Appliance::dev();
-    let quiet = p99(&appliance);
+    let mut control = Control::new();
     let (idle, before) = (connections(&appliance), resident_kib(&appliance));
     let source = Ipv4Addr::new(127, 0, 0, 3);
     let mut flood = Vec::new();
-    let mut worst = Duration::ZERO;
     for number in 0..5000 {
         flood.push(connect_from(source, &appliance.api));
         if number % 1000 == 999 {
-            worst = worst.max(p99(&appliance));
+            control.compare(&appliance);
             let held = connections(&appliance);
             assert!(held <= idle + 1100, "{held} connections are held");
         }
     }
-    println!("quiet p99 {quiet:?}, worst p99 {worst:?}");
-    assert!(worst <= bound(quiet), "quiet {quiet:?}, worst {worst:?}");
+    println!("p99 {:?}, of the control {:?}", control.worst, control.quiet);
     // From another address there is room.
     let mut other = connect_from(Ipv4Addr::new(127, 0, 0, 4), &appliance.api);
     other.write_all(&request("GET", "/livez", &[], b"")).unwrap();
