@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str], Siblings)] = &[
     ("composition", &["app", "supervisor", "config"], Siblings::Allowed),
     ("delivery", &["http"], Siblings::Forbidden),
     ("use cases", &["service"], Siblings::Forbidden),
-    ("adapters", &["token", "ledger_file", "nonce", "limits", "fleet", "audit"], Siblings::Forbidden),
+    ("adapters", &["token", "ledger_file", "nonce", "limits", "fleet", "audit", "authn"], Siblings::Forbidden),
     (
         "foundation",
         &["redis", "durable", "secret", "metrics", "telemetry", "duration", "network", "exit_code"],
@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str], Siblings)] = &[
     ),
     (
         "vocabulary",
-        &["attestation", "key", "evidence", "client", "nonce_value", "quota", "clock", "timestamp"],
+        &["attestation", "key", "evidence", "client", "nonce_value", "quota", "clock", "timestamp", "schema"],
         Siblings::Allowed,
     ),
 ];
@@ -119,6 +119,8 @@ fn libraries_stay_in_their_rooms() {
         ("deadpool_redis", &["redis", "nonce", "limits", "fleet"]),
         ("x509_cert", &["token", "http"]),
         ("sd_notify", &["supervisor"]),
+        ("jsonwebtoken", &["authn"]),
+        ("ureq", &["authn"]),
     ] {
         for (room, path, text) in sources() {
             let named = text.contains(&format!("{library}::")) || text.contains(&format!("use {library};"));

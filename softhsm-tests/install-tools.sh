@@ -11,12 +11,28 @@ case "${1:?demo or tests}" in
   *) echo "usage: $0 demo|tests" >&2; exit 64 ;;
 esac
 
+# schemathesis, from PyPI, in a virtual environment of this directory.
+if [ "$1" = tests ]; then
+  wanted+=(python3 python3-venv)
+fi
+
 missing=()
 for package in "${wanted[@]}"; do
   status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
   [ "$status" = installed ] || missing+=("$package")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
+schemathesis() {
+  local venv
+  venv="$(dirname "$0")/../target/venv"
+  [ -x "$venv/bin/st" ] && return 0
+  echo "installing: schemathesis"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet 'schemathesis==4.32.5'
+}
+if [ ${#missing[@]} -eq 0 ]; then
+  [ "$1" = demo ] || schemathesis
+  exit 0
+fi
 
 if [ "$(id -u)" -ne 0 ]; then
   echo "Missing packages. Run this, then try again:" >&2
@@ -36,4 +52,7 @@ log=$(mktemp)
 if ! { apt-get update -q && apt-get install -y -q --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
   cat "$log" >&2
   exit 1
+fi
+if [ "$1" = tests ]; then
+  schemathesis
 fi

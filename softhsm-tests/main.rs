@@ -10,6 +10,7 @@ mod continuity;
 mod crashes;
 mod documents;
 mod fleet;
+mod front_door;
 mod generated_requests;
 mod lifecycle;
 mod limits;

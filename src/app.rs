@@ -5,12 +5,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     attestation::AttestationType,
     audit::{self, Audit, Event, EventType, Source},
+    authn::{self, Authn},
     clock::Clock,
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
     fleet::{self, Fleet, RedisFleet, Single},
-    http::Servers,
+    http::{Servers, Wires},
     key::{Ledger, LedgerError, LedgerUnavailable, Standing, seen::Seen},
     ledger_file::FileLedger,
     limits::{self, Blocks, Limits},
@@ -20,9 +21,11 @@ use crate::{
     secret::SecretError,
     service::{
         self, Keyring, Policy, Service,
+        approvals::{Approvals, Operation},
         first_key::{self, Asker, Findings},
         lifecycle::Actor,
         marker::{Marker, Mismatch},
+        once::Once,
         opaque::OpaqueOrder,
         readiness::LastProbe,
     },
@@ -69,6 +72,8 @@ pub enum StartError {
     Fleet(#[from] fleet::Error),
     #[error("signal handlers cannot be installed: {0}")]
     Signals(std::io::Error),
+    #[error(transparent)]
+    Authn(#[from] authn::OpenError),
     #[error("cannot listen: {0}; name another address, or stop whatever listens there")]
     Listen(std::io::Error),
 }
@@ -79,6 +84,7 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_)
+            | Self::Authn(_)
             | Self::RedisConfig(_)
             | Self::Secret(_)
             | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
@@ -166,6 +172,7 @@ fn ledger(config: &Config, token: &Arc<Token>) -> Result<Arc<dyn Ledger>, StartE
 /// The appliance, ready to serve.
 pub struct App {
     pub service: Arc<Service>,
+    authn: Arc<Authn>,
     _state: DirectoryLock,
 }
 
@@ -173,7 +180,9 @@ impl App {
     /// Puts everything together. `asker` decides whether an empty token gets its first key.
     pub async fn build(config: &Config, asker: &Asker, clock: Clock) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
+        let authn = Arc::new(Authn::open(config.auth.as_ref())?);
         let state = lock_state(config)?;
+        let (approvals, once) = remembered_requests(config)?;
         let mut opened = Opened::open(config).await?;
         if opened.standing.is_empty() {
             opened = reread_before_first_key(opened, asker, config).await?;
@@ -225,6 +234,9 @@ impl App {
             clock,
             metrics,
             last_probe: LastProbe::default(),
+            denials: service::Denials::default(),
+            approvals,
+            once,
         };
         if accepted {
             service.take_over_ledger(&revoked_before).await?;
@@ -235,7 +247,7 @@ impl App {
             let id = service.make_first_key(&Actor::program(asker.name())).await?;
             tracing::info!(key_id = %id, "the first key is active");
         }
-        Ok(Self { service: Arc::new(service), _state: state })
+        Ok(Self { service: Arc::new(service), authn, _state: state })
     }
 
     /// Serves until a signal or a fatal failure; `ready` is told where.
@@ -245,7 +257,7 @@ impl App {
         signals: Signals,
         ready: impl FnOnce(SocketAddr, SocketAddr),
     ) -> Result<ExitCode, StartError> {
-        let servers = Servers::bind(&config.http, &config.metrics, &self.service).map_err(StartError::Listen)?;
+        let servers = Servers::bind(&wires(config), &self.service, &self.authn).map_err(StartError::Listen)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
         let served = self.serve(servers, config, signals, || ready(api, metrics)).await;
         // Threads of the server may hold the service a little longer: the token does not wait for them.
@@ -276,6 +288,20 @@ impl App {
         service.audit.record(event).await.map_err(service::Error::from)?;
         Ok(())
     }
+}
+
+/// Requests that wait for approval, and those that must not be done twice.
+fn remembered_requests(config: &Config) -> Result<(Arc<Approvals>, Arc<Once>), StartError> {
+    let directory = &config.state.directory;
+    let (approvals, keys) = (directory.join("approvals.json"), directory.join("idempotency"));
+    let rules = config.approvals.clone();
+    let waiting = Approvals::open(rules, &approvals).map_err(|source| StartError::State { path: approvals, source })?;
+    let once = Once::open(&keys).map_err(|source| StartError::State { path: keys, source })?;
+    Ok((Arc::new(waiting), once))
+}
+
+fn wires(config: &Config) -> Wires<'_> {
+    Wires { http: &config.http, tls: config.tls.as_ref(), metrics: &config.metrics }
 }
 
 fn lock_state(config: &Config) -> Result<DirectoryLock, StartError> {
@@ -351,6 +377,9 @@ fn publish_zeros(metrics: &Metrics) {
         for status in ["success", "failure"] {
             metrics.sign_requests.with_label_values(&[kind.as_str(), status]);
         }
+    }
+    for operation in Operation::ALL {
+        metrics.break_glass.with_label_values(&[operation.as_str()]);
     }
     for refusal in nonce::Refusal::ALL {
         metrics.nonce_rejected.with_label_values(&[refusal.as_str()]);

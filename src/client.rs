@@ -1,6 +1,10 @@
 //! Who is asking: what the front door found out about a caller, carried to policy and audit.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::attestation::AttestationType;
 
 /// The name under which a caller is known to nonces, limits and the audit trail.
 ///
@@ -40,10 +44,115 @@ impl fmt::Display for ClientIdentity {
     }
 }
 
+/// What a client is to this signer. Nothing is allowed without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Nonces, attestations, signatures, verification.
+    Producer,
+    /// Rotations, and what else keeps the signer running.
+    Operator,
+    /// Revocations, emergencies, the end of keys.
+    Security,
+    /// Reads everything.
+    Auditor,
+    /// Reads the metrics.
+    Metrics,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 5] = [Self::Producer, Self::Operator, Self::Security, Self::Auditor, Self::Metrics];
+
+    /// The wire form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Producer => "producer",
+            Self::Operator => "operator",
+            Self::Security => "security",
+            Self::Auditor => "auditor",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// All of a kind, or those that are named. Nothing is in it by default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope<T> {
+    All,
+    Only(BTreeSet<T>),
+}
+
+impl<T: Ord> Scope<T> {
+    /// Whether this one is in it.
+    pub fn has<Q: Ord + ?Sized>(&self, item: &Q) -> bool
+    where
+        T: std::borrow::Borrow<Q>,
+    {
+        match self {
+            Self::All => true,
+            Self::Only(items) => items.contains(item),
+        }
+    }
+}
+
+/// What a client may do. As a producer it is bound to types, purposes and keys besides.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    pub roles: BTreeSet<Role>,
+    pub attestation_types: Scope<AttestationType>,
+    pub purposes: Scope<String>,
+    /// Key ids; [`ACTIVE_KEY`] stands for the key that is active when it is used.
+    pub keys: Scope<String>,
+}
+
+/// In a list of keys: whichever is active.
+pub const ACTIVE_KEY: &str = "active";
+
+impl Grants {
+    /// Everything: where nobody is authenticated, on loopback.
+    #[must_use]
+    pub fn everything() -> Self {
+        let roles = Role::ALL.into_iter().collect();
+        Self { roles, attestation_types: Scope::All, purposes: Scope::All, keys: Scope::All }
+    }
+
+    /// Nothing: for whoever did not say who they are.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            roles: BTreeSet::new(),
+            attestation_types: Scope::Only(BTreeSet::new()),
+            purposes: Scope::Only(BTreeSet::new()),
+            keys: Scope::Only(BTreeSet::new()),
+        }
+    }
+
+    /// Whether one of these roles is held.
+    #[must_use]
+    pub fn has_any(&self, roles: &[Role]) -> bool {
+        roles.iter().any(|role| self.roles.contains(role))
+    }
+
+    /// Whether a key may be used, given whether it is the active one.
+    #[must_use]
+    pub fn may_use_key(&self, key_id: &str, is_active: bool) -> bool {
+        self.keys.has(key_id) || (is_active && self.keys.has(ACTIVE_KEY))
+    }
+}
+
 /// One request's caller and circumstances, as far as the audit trail wants to know them.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub identity: ClientIdentity,
+    pub grants: Arc<Grants>,
     pub request_id: String,
     pub address: IpAddr,
     pub user_agent: Option<String>,

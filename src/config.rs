@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::{
-    audit, http, limits, nonce, redis,
-    service::{FleetConfig, KeyPolicy, SignerConfig},
+    audit, authn,
+    client::Role,
+    http, limits, nonce, redis,
+    service::{FleetConfig, KeyPolicy, SignerConfig, approvals},
     telemetry, token,
 };
 
@@ -35,6 +37,15 @@ pub struct Config {
     pub audit: audit::Config,
     #[serde(default)]
     pub http: http::Config,
+    /// The API on the network.
+    #[serde(default)]
+    pub tls: Option<http::TlsConfig>,
+    /// Who may do what; without it everybody may do everything, on loopback.
+    #[serde(default)]
+    pub auth: Option<authn::Config>,
+    /// Which changes of keys need the approval of others.
+    #[serde(default)]
+    pub approvals: approvals::Config,
     #[serde(default)]
     pub metrics: http::MetricsConfig,
     #[serde(default)]
@@ -120,8 +131,24 @@ impl Config {
             );
         }
         self.http.check()?;
-        if self.http.listen == self.metrics.listen && self.http.listen.port() != 0 {
-            return Err("http.listen and metrics.listen are the same address".into());
+        self.auth.as_ref().map_or(Ok(()), authn::Config::check)?;
+        let open = self.http.allow_unauthenticated_network_access;
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.check(self.auth.is_some(), open))?;
+        match &self.auth {
+            Some(auth) => self.approvals.check(Some(&|roles: &[Role]| auth.holders(roles)))?,
+            None => self.approvals.check(None)?,
+        }
+        if self.metrics.authenticate && self.auth.is_none() {
+            return Err("metrics.authenticate needs [auth]: there is nobody with the role metrics".into());
+        }
+        let mut listeners = vec![("http.listen", self.http.listen), ("metrics.listen", self.metrics.listen)];
+        listeners.extend(self.tls.as_ref().map(|tls| ("tls.listen", tls.listen)));
+        for (at, (one, address)) in listeners.iter().enumerate() {
+            if let Some((other, _)) =
+                listeners[..at].iter().find(|(_, earlier)| earlier == address && address.port() != 0)
+            {
+                return Err(format!("{other} and {one} are the same address"));
+            }
         }
         Ok(())
     }

@@ -122,13 +122,18 @@ pub struct DirectoryLock(#[expect(dead_code, reason = "held for its flock")] Fil
 
 /// Takes the only lock on `directory`; `WouldBlock` when another process has it.
 pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
+    lock_file(&directory.join(".lock"))
+}
+
+/// Takes the only lock on a file that is there for nothing else; `WouldBlock` when another has it.
+pub fn lock_file(path: &Path) -> io::Result<DirectoryLock> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(directory.join(".lock"))?;
+        .open(path)?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(DirectoryLock(file))
 }

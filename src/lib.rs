@@ -23,9 +23,9 @@
 //! | composition | [`app`], [`supervisor`], [`config`] | wiring |
 //! | delivery | [`http`] | actix-web |
 //! | use cases | [`service`] | the rules of the product |
-//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`limits`], [`fleet`], [`audit`] | PKCS#11; files |
+//! | adapters | [`token`], [`ledger_file`], [`nonce`], [`limits`], [`fleet`], [`audit`], [`authn`] | PKCS#11; files; credentials |
 //! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`network`], [`exit_code`] | Redis, the operating system |
-//! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`quota`], [`clock`], [`timestamp`] | nothing: no I/O |
+//! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`quota`], [`clock`], [`timestamp`], [`schema`] | nothing: no I/O |
 //!
 //! Adapters do not import each other: what one needs of another is a trait in [`evidence`] or
 //! [`key::ledger`].
@@ -33,6 +33,7 @@
 pub mod app;
 pub mod attestation;
 pub mod audit;
+pub mod authn;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -52,6 +53,7 @@ pub mod nonce;
 pub mod nonce_value;
 pub mod quota;
 pub mod redis;
+pub mod schema;
 pub mod secret;
 pub mod service;
 pub mod supervisor;

@@ -35,6 +35,9 @@ pub struct Metrics {
     pub audit_events: IntCounterVec,
     pub audit_flush_latency: Histogram,
     pub service_health: GaugeVec,
+    pub access_denied: IntCounter,
+    pub approvals: IntCounterVec,
+    pub break_glass: IntCounterVec,
 }
 
 impl Metrics {
@@ -86,6 +89,13 @@ impl Metrics {
             audit_flush_latency: make
                 .histogram("audit_flush_latency_seconds", "Time to put a batch of records on disk")?,
             service_health: make.gauges("service_health", "1 when the dependency is usable, else 0", &["service"])?,
+            access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
+            approvals: make.counters("approvals_total", "Steps of approval requests", &["operation", "step"])?,
+            break_glass: make.counters(
+                "break_glass_total",
+                "Changes of keys by one person alone that needed the approval of others",
+                &["operation"],
+            )?,
             registry,
         })
     }

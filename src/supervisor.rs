@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     exit_code::ExitCode,
     fleet::Memory,
-    http::Servers,
+    http::{Reloader, Servers},
     key::seen::Seen,
     service::{Service, nonce_watch::NonceWatch, upkeep::Upkeep},
 };
@@ -26,6 +26,9 @@ const BLOCKS_INTERVAL: Duration = Duration::from_millis(400);
 /// How often the fleet is told how far this appliance has read.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often certificates and callers' keys are looked at for changes.
+const FILES_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -35,8 +38,7 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     rotate: Signal,
-    /// Taken so that a closed terminal does not end the process; there is nothing to reload yet.
-    #[expect(dead_code, reason = "taken, and never waited for")]
+    /// Certificates and callers' keys are read again.
     hang_up: Signal,
 }
 
@@ -60,15 +62,16 @@ pub async fn run(
     refresh: Duration,
     ready: impl FnOnce(),
 ) -> ExitCode {
-    let Signals { mut terminate, mut interrupt, rotate, .. } = signals;
+    let Signals { mut terminate, mut interrupt, rotate, hang_up } = signals;
     let stop = servers.stop_handle();
-    let mut serving = std::pin::pin!(servers.run());
     let chores = [
         tokio::spawn(chores(Arc::clone(service), rotate)),
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
         tokio::spawn(follow_blocks(Arc::clone(service))),
+        tokio::spawn(follow_files(Arc::clone(service), servers.reloader(), hang_up)),
     ];
+    let mut serving = std::pin::pin!(servers.run());
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     ready();
     let code = tokio::select! {
@@ -140,6 +143,27 @@ async fn follow_blocks(service: Arc<Service>) {
             (Ok(()), true) | (Err(_), false) => {}
         }
         healthy = result.is_ok();
+    }
+}
+
+/// Reads certificates and callers' keys again when their files change, and all of them on SIGHUP.
+async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
+    loop {
+        let forced = tokio::select! {
+            () = tokio::time::sleep(FILES_INTERVAL) => false,
+            signal = hang_up.recv() => signal.is_some(),
+        };
+        let reloader = reloader.clone();
+        let Ok(changes) = tokio::task::spawn_blocking(move || reloader.refresh(forced)).await else { continue };
+        for change in changes {
+            match change {
+                Ok(what) => {
+                    tracing::info!(what, "read again");
+                    service.record_reload(&what).await;
+                }
+                Err(error) => tracing::error!(%error, "cannot be read: what was read before stays in use"),
+            }
+        }
     }
 }
 

@@ -60,6 +60,8 @@ fn a_second_rotation_is_refused_while_one_is_in_progress() {
 fn a_dry_run_shows_the_checklist_and_changes_nothing() {
     let signer = Signer::new();
     let (keys, records) = (signer.get("/api/v1/keys").text(), ledger_labels(&signer));
+    let impossible = rotation_request(&json!({ "dry_run": true, "overlap_seconds": u64::MAX }));
+    assert_eq!(signer.post("/api/v1/keys/rotate", &impossible).problem(), "invalid-field");
     let dry = signer.post("/api/v1/keys/rotate", &rotation_request(&json!({ "dry_run": true }))).ok();
     assert_eq!(dry["would_rotate"], true, "{dry}");
     let items: Vec<_> = dry["checks"].as_array().unwrap().iter().map(|check| check["item"].as_str().unwrap()).collect();

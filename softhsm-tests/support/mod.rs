@@ -2,16 +2,20 @@
 
 pub mod appliance;
 pub mod client;
+pub mod curl;
 pub mod dice;
+pub mod guarded;
 pub mod http;
 pub mod own_process;
 pub mod pkcs11_tool;
+pub mod pki;
 /// The same as the nonce store's own tests start.
 #[path = "../../src/redis/test_server.rs"]
 #[allow(dead_code, reason = "those tests do more to it")]
 pub mod redis;
 pub mod routes;
 pub mod runbook;
+pub mod schema;
 pub mod sentinels;
 pub mod shifted;
 pub mod signer;

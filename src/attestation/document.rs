@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Who attests: this signer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an issuer object")]
 pub struct Issuer {
     pub id: Text<256>,
@@ -26,7 +26,7 @@ pub struct Issuer {
 }
 
 /// Whose identity was verified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a subject object")]
 pub struct Subject {
     pub id: Text<256>,
@@ -74,7 +74,7 @@ impl Statement {
 }
 
 /// The signature over a [`Statement`] and how to check it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a proof object")]
 pub struct Proof {
     #[serde(rename = "type", deserialize_with = "strict::word")]
@@ -114,9 +114,10 @@ impl Attestation {
 }
 
 /// The same fields in one flat struct: `#[serde(flatten)]` would let unknown fields pass.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an attestation object")]
-struct Flat {
+#[schema(as = Attestation)]
+pub struct Flat {
     id: Text<128>,
     schema_version: Text<16>,
     #[serde(rename = "type", deserialize_with = "strict::word")]
@@ -129,12 +130,14 @@ struct Flat {
     issued_at: Timestamp,
     expires_at: Timestamp,
     #[serde(default, deserialize_with = "strict::bounded_list::<_, _, 64>")]
+    #[schema(max_items = 64)]
     verification_proofs: Option<Vec<VerificationProof>>,
     score: Score,
     confidence: Score,
     #[serde(default)]
     model_version: Text<128>,
     #[serde(default, deserialize_with = "strict::metadata")]
+    #[schema(schema_with = crate::schema::metadata)]
     metadata: Metadata,
     #[serde(deserialize_with = "strict::object")]
     proof: Proof,

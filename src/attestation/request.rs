@@ -17,7 +17,7 @@ use crate::{
 pub const MAX_VALIDITY_SECONDS: u64 = 10 * 365 * 86_400;
 
 /// The body of `POST /api/v1/attestations`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an attestation request object")]
 pub struct AttestationRequest {
     #[serde(rename = "type", deserialize_with = "strict::word")]
@@ -32,19 +32,22 @@ pub struct AttestationRequest {
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 315_360_000)]
     pub validity_seconds: Option<u64>,
     #[serde(default, deserialize_with = "strict::bounded_list::<_, _, 64>")]
+    #[schema(max_items = 64)]
     pub verification_proofs: Option<Vec<VerificationProof>>,
     pub score: Score,
     pub confidence: Score,
     #[serde(default)]
     pub model_version: Text<128>,
     #[serde(default, deserialize_with = "strict::metadata")]
+    #[schema(schema_with = crate::schema::metadata)]
     pub metadata: Metadata,
 }
 
 /// The subject as a producer names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a subject object")]
 pub struct SubjectRequest {
     pub account_address: Text<128>,

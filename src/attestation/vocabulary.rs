@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::{attestation::Text, timestamp::Timestamp};
 
 /// What was verified. The text form is the wire form and the metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttestationType {
     FacialVerification,
@@ -62,7 +62,7 @@ impl AttestationType {
 }
 
 /// `proof.type`: names the algorithm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum ProofType {
     EcdsaSecp256r1Signature2019,
     Ed25519Signature2020,
@@ -70,7 +70,7 @@ pub enum ProofType {
 }
 
 /// `proof.proof_purpose`: attestations are assertions, nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum ProofPurpose {
     #[serde(rename = "assertionMethod")]
     AssertionMethod,
@@ -119,7 +119,7 @@ impl<'de> Deserialize<'de> for Score {
 }
 
 /// One check behind the attestation. Its timestamp keeps the zone it came in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a verification proof object")]
 pub struct VerificationProof {
     pub proof_type: Text<64>,

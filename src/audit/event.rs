@@ -25,6 +25,8 @@ pub enum EventType {
     RateLimitExceeded,
     AbuseDetected,
     IpBanned,
+    AccessGranted,
+    AccessDenied,
     ConfigChanged,
     ServiceStarted,
     ServiceStopped,
@@ -54,6 +56,8 @@ impl EventType {
             Self::RateLimitExceeded => "rate_limit_exceeded",
             Self::AbuseDetected => "abuse_detected",
             Self::IpBanned => "ip_banned",
+            Self::AccessGranted => "access_granted",
+            Self::AccessDenied => "access_denied",
             Self::ConfigChanged => "config_changed",
             Self::ServiceStarted => "service_started",
             Self::ServiceStopped => "service_stopped",
@@ -188,6 +192,13 @@ impl Event {
     #[must_use]
     pub fn by(mut self, actor: &str) -> Self {
         self.actor = actor.to_owned();
+        self
+    }
+
+    /// The same event as one of another kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: EventType) -> Self {
+        self.kind = kind;
         self
     }
 

@@ -19,7 +19,7 @@ use crate::{
     durable,
     exit_code::ExitCode,
     http, limits, nonce, redis, secret,
-    service::{FleetConfig, KeyPolicy, SignerConfig, first_key::Asker},
+    service::{FleetConfig, KeyPolicy, SignerConfig, approvals, first_key::Asker},
     supervisor::Signals,
     telemetry,
     token::{self, TokenUri, provision},
@@ -204,7 +204,10 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         redis: options.redis.clone().map(|url| redis::Config { url: Some(url.into()), ..redis::Config::default() }),
         audit: audit::Config { directory: layout.audit.clone() },
         http: http::Config { listen: options.http, ..http::Config::default() },
-        metrics: http::MetricsConfig { listen: options.metrics },
+        tls: None,
+        auth: None,
+        approvals: approvals::Config::default(),
+        metrics: http::MetricsConfig { listen: options.metrics, ..http::MetricsConfig::default() },
         log: telemetry::Config::default(),
     }
 }

@@ -3,6 +3,7 @@
 mod check;
 mod dev;
 mod init;
+mod key;
 mod serve;
 
 use std::path::PathBuf;
@@ -29,6 +30,9 @@ enum Command {
     Check(ConfigFile),
     /// Generate and activate the first key on an empty token.
     Init(ConfigFile),
+    /// Bearer keys of callers: make, list, revoke.
+    #[command(subcommand)]
+    Key(key::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +59,7 @@ impl Cli {
             Command::Dev(options) => dev::run(&options),
             Command::Check(file) => file.load().and_then(|config| check::run(&config)),
             Command::Init(file) => file.load().and_then(|config| init::run(&config)),
+            Command::Key(command) => key::run(&command),
         };
         result.unwrap_or_else(|code| code)
     }

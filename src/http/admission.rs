@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
-    Error, ResponseError,
+    Error, HttpMessage, HttpRequest, ResponseError,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -16,7 +16,7 @@ use actix_web::{
 };
 
 use super::{problem::Problem, request};
-use crate::{limits::Left, service::Service};
+use crate::{authn::Known, client::Client, limits::Left, service::Service};
 
 /// How long a refusal at the door is held back: whoever floods us over a connection then costs us ten
 /// answers a second, not thousands, and others get their turn.
@@ -25,7 +25,8 @@ const REFUSAL_TAKES: Duration = Duration::from_millis(100);
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Admits requests to the API. Health, keys for verifiers and explanations are for everyone.
+/// Admits requests to the API by their address. Health, keys for verifiers and explanations are for
+/// everyone.
 pub async fn admit(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -35,24 +36,36 @@ pub async fn admit(
     }
     let service = request.app_data::<web::Data<Service>>().map(|data| Arc::clone(data));
     let service = service.expect("every server is given the service");
-    let client = request::client(request.request());
-    let left = match service.admit(&client).await {
-        Ok(left) => left,
-        Err(refused) => {
-            tokio::time::sleep(REFUSAL_TAKES).await;
-            return Ok(request.into_response(Problem::from(refused).error_response()));
-        }
-    };
+    if let Err(refused) = service.admit_address(&request::client(request.request(), None)).await {
+        tokio::time::sleep(REFUSAL_TAKES).await;
+        return Ok(request.into_response(Problem::from(refused).error_response()));
+    }
     let mut response = next.call(request).await?.map_into_boxed_body();
     if is_stray(response.status()) {
-        service.note_stray_request(&client).await;
+        let known = response.request().extensions().get::<Option<Known>>().cloned().flatten();
+        service.note_stray_request(&request::client(response.request(), known.as_ref())).await;
     }
-    if let Some(left) = left
-        && !response.headers().contains_key(&REMAINING)
-    {
+    let left = response.request().extensions().get::<Left>().copied();
+    if let Some(left) = left.filter(|_| !response.headers().contains_key(&REMAINING)) {
         say(response.headers_mut(), left);
     }
     Ok(response)
+}
+
+/// Admits a client, once it is known who it is.
+pub(super) async fn admit_client(service: &Service, request: &HttpRequest, client: &Client) -> Result<(), Problem> {
+    match service.admit_client(client).await {
+        Ok(left) => {
+            if let Some(left) = left {
+                request.extensions_mut().insert(left);
+            }
+            Ok(())
+        }
+        Err(refused) => {
+            tokio::time::sleep(REFUSAL_TAKES).await;
+            Err(refused.into())
+        }
+    }
 }
 
 /// What only those get who do not know the interface.
@@ -60,6 +73,7 @@ fn is_stray(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::BAD_REQUEST
+            | StatusCode::UNAUTHORIZED
             | StatusCode::NOT_FOUND
             | StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::REQUEST_TIMEOUT

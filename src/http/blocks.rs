@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Body of `POST /api/v1/blocks`: exactly one of `address`, `client` and `subject`.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a block request object")]
 pub struct BlockRequest {
     /// An address, or a network such as `192.0.2.0/24`.
@@ -54,14 +54,15 @@ fn network(text: &str) -> Result<IpNet, Problem> {
 }
 
 /// Body of `DELETE /api/v1/blocks/{id}`; may be left out.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default, expecting = "an object")]
 pub struct Lift {
     initiated_by: Text<128>,
 }
 
 /// Query of `GET /api/v1/blocks`.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub struct Which {
     /// Also those that are over.
@@ -69,7 +70,7 @@ pub struct Which {
 }
 
 /// A block as it goes out.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct BlockView {
     id: String,
     in_force: bool,
@@ -119,6 +120,16 @@ impl BlockView {
 
 /// `GET /api/v1/blocks`: a bare array of those in force, newest first; `?all=true` also of those of
 /// the last 30 days that are over.
+#[utoipa::path(
+    get,
+    path = "/api/v1/blocks",
+    operation_id = "blocks_list",
+    tag = "limits",
+    params(Which),
+    responses(
+        (status = 200, description = "Done", body = Vec<BlockView>),
+    )
+)]
 pub async fn list(service: web::Data<Service>, which: web::Query<Which>) -> HttpResponse {
     let now = service.clock.now();
     let blocks = service.limits.blocks.all().into_iter().filter(|block| which.all || block.is_in_force(now));
@@ -126,6 +137,16 @@ pub async fn list(service: web::Data<Service>, which: web::Query<Which>) -> Http
 }
 
 /// `POST /api/v1/blocks`: 201 with the block.
+#[utoipa::path(
+    post,
+    path = "/api/v1/blocks",
+    operation_id = "blocks_add",
+    tag = "limits",
+    request_body(content = BlockRequest),
+    responses(
+        (status = 201, description = "Done", body = BlockView),
+    )
+)]
 pub async fn add(
     service: web::Data<Service>,
     caller: Caller,
@@ -137,7 +158,7 @@ pub async fn add(
         reason: request.reason.to_string(),
         duration_seconds: request.duration_seconds,
     };
-    let actor = actor(caller, &request.initiated_by);
+    let actor = actor(&caller.0, &request.initiated_by);
     let block = to_the_end(&service, |service| async move { service.block(order, &actor).await }).await?;
     Ok(HttpResponse::Created()
         .insert_header((header::LOCATION, format!("/api/v1/blocks/{}", block.id)))
@@ -145,19 +166,40 @@ pub async fn add(
 }
 
 /// `GET /api/v1/blocks/{id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/blocks/{block_id}",
+    operation_id = "blocks_one",
+    tag = "limits",
+    params(("block_id" = String, Path)),
+    responses(
+        (status = 200, description = "Done", body = BlockView),
+    )
+)]
 pub async fn one(service: web::Data<Service>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let block = service.find_block(&id)?;
     Ok(HttpResponse::Ok().json(BlockView::new(block, service.clock.now())))
 }
 
 /// `DELETE /api/v1/blocks/{id}`: 200 with the block as it ended.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/blocks/{block_id}",
+    operation_id = "blocks_remove",
+    tag = "limits",
+    params(("block_id" = String, Path)),
+    request_body(content = Option<Lift>),
+    responses(
+        (status = 200, description = "Done", body = BlockView),
+    )
+)]
 pub async fn remove(
     service: web::Data<Service>,
     caller: Caller,
     id: web::Path<String>,
     body: OptionalJson<Lift>,
 ) -> Result<HttpResponse, Problem> {
-    let actor = actor(caller, &body.0.initiated_by);
+    let actor = actor(&caller.0, &body.0.initiated_by);
     let block = to_the_end(&service, |service| async move { service.unblock(&id, &actor).await }).await?;
     Ok(HttpResponse::Ok().json(BlockView::new(block, service.clock.now())))
 }

@@ -1,24 +1,68 @@
 //! `/healthz`, `/readyz`, `/livez`.
 
 use actix_web::{HttpResponse, web};
-use serde_json::json;
+use serde::Serialize;
 
-use crate::service::Service;
+use crate::service::{Service, readiness::Health};
+
+/// The body of `GET /readyz`.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Ready {
+    ready: bool,
+    status: &'static str,
+    /// Why not.
+    reasons: Vec<String>,
+}
+
+/// The body of `GET /livez`.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Alive {
+    alive: bool,
+}
 
 /// `GET /healthz`: everything an operator wants to see at once; 503 when nothing can be signed.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "health_healthz",
+    tag = "health",
+    responses(
+        (status = 200, description = "It can sign", body = Health),
+        (status = 503, description = "It cannot", body = Health),
+    )
+)]
 pub async fn healthz(service: web::Data<Service>) -> HttpResponse {
     let health = service.health().await;
     if health.healthy { HttpResponse::Ok().json(health) } else { HttpResponse::ServiceUnavailable().json(health) }
 }
 
 /// `GET /readyz`: whether requests should be sent here.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "health_readyz",
+    tag = "health",
+    responses(
+        (status = 200, description = "Send requests", body = Ready),
+        (status = 503, description = "Send none", body = Ready),
+    )
+)]
 pub async fn readyz(service: web::Data<Service>) -> HttpResponse {
     let health = service.health().await;
-    let body = json!({ "ready": health.healthy, "status": health.status, "reasons": health.reasons() });
+    let body = Ready { ready: health.healthy, status: health.status, reasons: health.reasons() };
     if health.healthy { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }
 
 /// `GET /livez`: whether the process turns; it says nothing about the token.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "health_livez",
+    tag = "health",
+    responses(
+        (status = 200, description = "Done", body = Alive),
+    )
+)]
 pub async fn livez() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "alive": true }))
+    HttpResponse::Ok().json(Alive { alive: true })
 }

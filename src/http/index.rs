@@ -12,6 +12,8 @@ GET  /readyz                                    whether requests should be sent 
 GET  /livez                                     whether the process turns
 GET  /.well-known/jwks.json                     public keys (RFC 7517)
 GET  /problems/{name}                           what a problem type means
+GET  /docs                                      these paths in detail, as a page
+GET  /api/v1/openapi.json                       the same for programs (OpenAPI 3.1)
 GET  /api/v1/signer                             who this signer is, by which rules
 GET  /api/v1/keys                               all keys, newest first
 POST /api/v1/keys                               generate a successor ahead {initiated_by, algorithm?}
@@ -30,6 +32,10 @@ GET  /api/v1/rotations                          all rotations, newest first
 GET  /api/v1/rotations/{rotation_id}            one rotation
 POST /api/v1/rotations/{rotation_id}/complete   {force?, initiated_by?}
 POST /api/v1/rotations/{rotation_id}/cancel     {initiated_by?}
+GET  /api/v1/approvals                          requests that wait for others, newest first
+GET  /api/v1/approvals/{approval_id}            one of them
+POST /api/v1/approvals/{approval_id}/approve    {digest}
+POST /api/v1/approvals/{approval_id}/reject     {reason?}
 POST /api/v1/nonces                             {attestation_type, subject_address?, window_seconds?}
 POST /api/v1/nonces/batch                       the same with count
 GET  /api/v1/nonce/stats                        how full the store is
@@ -48,6 +54,15 @@ POST /api/v1/verify                             opaque data {data, signature, pu
 ";
 
 /// `GET /`
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "index_index",
+    tag = "index",
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "text/plain"),
+    )
+)]
 pub fn index() -> Ready<HttpResponse> {
     ready(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(INDEX))
 }

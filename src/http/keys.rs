@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     key::{Algorithm, KeyEntry, KeyId, KeyState},
-    service::{Error, Service},
+    service::{Error, Service, evidence::Evidence},
     timestamp::Timestamp,
 };
 
 /// A key as it goes out.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct KeyView {
     key_id: KeyId,
     sequence: u32,
@@ -42,7 +42,7 @@ pub(super) struct KeyView {
 }
 
 /// Why a key is revoked.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct RevocationView {
     revoked_at: Timestamp,
     reason: String,
@@ -52,7 +52,7 @@ struct RevocationView {
 }
 
 /// Where the key object stands, in the words of pkcs11-tool.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct TokenView {
     serial: String,
     object_label: String,
@@ -94,6 +94,15 @@ impl KeyView {
 }
 
 /// `GET /api/v1/keys`: a bare array, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/keys",
+    operation_id = "keys_list",
+    tag = "keys",
+    responses(
+        (status = 200, description = "Done", body = Vec<KeyView>),
+    )
+)]
 pub async fn list(service: web::Data<Service>) -> HttpResponse {
     let now = service.clock.now();
     let keys: Vec<_> = service.keyring.standing().keys().rev().map(|key| KeyView::new(key, now)).collect();
@@ -101,6 +110,15 @@ pub async fn list(service: web::Data<Service>) -> HttpResponse {
 }
 
 /// `GET /api/v1/keys/active`
+#[utoipa::path(
+    get,
+    path = "/api/v1/keys/active",
+    operation_id = "keys_active",
+    tag = "keys",
+    responses(
+        (status = 200, description = "Done", body = KeyView),
+    )
+)]
 pub async fn active(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
     service.keyring.freshen().await?;
     let now = service.clock.now();
@@ -111,18 +129,48 @@ pub async fn active(service: web::Data<Service>) -> Result<HttpResponse, Problem
 }
 
 /// `GET /api/v1/keys/{key_id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/keys/{key_id}",
+    operation_id = "keys_one",
+    tag = "keys",
+    params(("key_id" = String, Path, description = "`<signer_id>:<sequence>`")),
+    responses(
+        (status = 200, description = "Done", body = KeyView),
+    )
+)]
 pub async fn one(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let key = service.keyring.find_by_text(&key_id)?;
     Ok(HttpResponse::Ok().json(KeyView::new(&key, service.clock.now())))
 }
 
 /// `GET /api/v1/keys/{key_id}/public.pem`
+#[utoipa::path(
+    get,
+    path = "/api/v1/keys/{key_id}/public.pem",
+    operation_id = "keys_public_pem",
+    tag = "keys",
+    params(("key_id" = String, Path, description = "`<signer_id>:<sequence>`")),
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "application/x-pem-file"),
+    )
+)]
 pub async fn public_pem(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let key = service.keyring.find_by_text(&key_id)?;
     Ok(HttpResponse::Ok().content_type("application/x-pem-file").body(key.public_key.to_pem()))
 }
 
 /// `GET /api/v1/keys/{key_id}/certificate.pem`
+#[utoipa::path(
+    get,
+    path = "/api/v1/keys/{key_id}/certificate.pem",
+    operation_id = "keys_certificate_pem",
+    tag = "keys",
+    params(("key_id" = String, Path, description = "`<signer_id>:<sequence>`")),
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "application/x-pem-file"),
+    )
+)]
 pub async fn certificate_pem(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let key = service.keyring.find_by_text(&key_id)?;
     let chain = service.token.certificates(key.object_id.clone()).await.map_err(Error::from)?;
@@ -136,6 +184,17 @@ pub async fn certificate_pem(service: web::Data<Service>, key_id: web::Path<Stri
 
 /// `PUT /api/v1/keys/{key_id}/certificate.pem`: the chain that a CA has issued for the key, the
 /// key's own certificate first.
+#[utoipa::path(
+    put,
+    path = "/api/v1/keys/{key_id}/certificate.pem",
+    operation_id = "keys_install_chain",
+    tag = "keys",
+    params(("key_id" = String, Path, description = "`<signer_id>:<sequence>`")),
+    request_body(content = String, content_type = "application/pem-certificate-chain"),
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "application/x-pem-file"),
+    )
+)]
 pub async fn install_chain(
     service: web::Data<Service>,
     caller: Caller,
@@ -147,6 +206,16 @@ pub async fn install_chain(
 }
 
 /// `GET /api/v1/keys/{key_id}/csr.pem`: a PKCS#10 request, signed in the token.
+#[utoipa::path(
+    get,
+    path = "/api/v1/keys/{key_id}/csr.pem",
+    operation_id = "keys_csr_pem",
+    tag = "keys",
+    params(("key_id" = String, Path, description = "`<signer_id>:<sequence>`")),
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "application/x-pem-file"),
+    )
+)]
 pub async fn csr_pem(
     service: web::Data<Service>,
     caller: Caller,
@@ -159,14 +228,26 @@ pub async fn csr_pem(
 }
 
 /// `?challenge=` of the evidence.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceQuery {
     #[serde(default)]
+    #[param(pattern = "^[A-Za-z0-9]{16,128}$")]
     challenge: Option<String>,
 }
 
 /// `GET /api/v1/keys/{key_id}/evidence`: what the token says of the key, and a fresh proof.
+#[utoipa::path(
+    get,
+    path = "/api/v1/keys/{key_id}/evidence",
+    operation_id = "keys_evidence",
+    tag = "keys",
+    params(("key_id" = String, Path, description = "`<signer_id>:<sequence>`"), EvidenceQuery),
+    responses(
+        (status = 200, description = "Done", body = Evidence),
+    )
+)]
 pub async fn evidence(
     service: web::Data<Service>,
     caller: Caller,

@@ -2,10 +2,15 @@
 //! `problem.rs` is the only place with error status codes.
 
 pub mod abuse;
+pub mod access;
 mod admission;
+pub mod approvals;
 pub mod attestations;
+mod authn;
 pub mod blocks;
 pub mod body;
+mod changes;
+mod connections;
 pub mod exposition;
 pub mod health;
 pub mod index;
@@ -14,28 +19,41 @@ pub mod keys;
 pub mod lifecycle;
 pub mod nonces;
 pub mod opaque;
+pub mod openapi;
 pub mod problem;
 mod proxy;
 mod request;
 pub mod rotations;
 pub mod server;
 pub mod signer;
+mod tls;
+mod unix_socket;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
-pub use server::Servers;
+pub use server::{Reloader, Servers, Wires};
+pub use tls::TlsConfig;
 
 /// `[http]` of the configuration file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the API listens.
+    /// Where the API listens, without TLS.
     pub listen: SocketAddr,
-    /// `serve` listens beyond loopback without authentication only when this says so.
+    /// `serve` listens beyond loopback without TLS or authentication only when this says so.
     pub allow_unauthenticated_network_access: bool,
+    /// A socket for whoever works on this machine.
+    pub unix_socket: Option<PathBuf>,
+    /// Who may open it, as for `chmod`.
+    pub unix_socket_mode: String,
+    /// Connections that one address (IPv6: one /64) may hold at once.
+    pub max_connections_per_address: usize,
+    /// Longest time that the head of a request may take to arrive.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub head_time: Duration,
     /// Threads that serve requests; left out: one for each core.
     pub workers: Option<usize>,
     /// Requests in progress may take this long to finish after SIGTERM.
@@ -62,6 +80,10 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             allow_unauthenticated_network_access: false,
+            unix_socket: None,
+            unix_socket_mode: "0660".into(),
+            max_connections_per_address: 1000,
+            head_time: Duration::from_secs(5),
             workers: None,
             drain: Duration::from_secs(10),
             trusted_proxies: Vec::new(),
@@ -75,10 +97,18 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         if !self.listen.ip().is_loopback() && !self.allow_unauthenticated_network_access {
             return Err(format!(
-                "http.listen = \"{}\" is not loopback, and callers are not authenticated: whoever reaches it could have attestations signed. \
-                 Listen on 127.0.0.1 or [::1], or set http.allow_unauthenticated_network_access = true",
+                "http.listen = \"{}\" is not loopback, and callers are not authenticated there: it has no TLS, so whoever reaches it could \
+                 have attestations signed, and whoever listens on the way could take the keys of others. Listen on 127.0.0.1 or [::1] \
+                 and let the network in through [tls], or set http.allow_unauthenticated_network_access = true",
                 self.listen
             ));
+        }
+        self.socket_mode()?;
+        if !(1..=1_000_000).contains(&self.max_connections_per_address) {
+            return Err("http.max_connections_per_address must be between 1 and 1000000".into());
+        }
+        if self.head_time.is_zero() || self.head_time > Duration::from_secs(60) {
+            return Err("http.head_time must be between 1ms and 60s".into());
         }
         if self.workers.is_some_and(|workers| workers == 0 || workers > 512) {
             return Err("http.workers must be between 1 and 512".into());
@@ -88,6 +118,14 @@ impl Config {
         }
         Ok(())
     }
+
+    /// `unix_socket_mode` as a number. Nobody executes a socket.
+    pub(crate) fn socket_mode(&self) -> Result<u32, String> {
+        let mode = u32::from_str_radix(&self.unix_socket_mode, 8).ok().filter(|mode| mode & !0o666 == 0);
+        mode.ok_or_else(|| {
+            format!("http.unix_socket_mode = {:?} is not a mode such as \"0660\"", self.unix_socket_mode)
+        })
+    }
 }
 
 /// `[metrics]` of the configuration file: a listener of its own.
@@ -95,10 +133,13 @@ impl Config {
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
     pub listen: SocketAddr,
+    /// Whether readers of the metrics have to show a bearer key or token of a client with the role
+    /// `metrics`.
+    pub authenticate: bool,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), authenticate: false }
     }
 }

@@ -2,7 +2,6 @@
 
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::{
     body::StrictJson,
@@ -18,32 +17,37 @@ use crate::{
 };
 
 /// Body of `POST /api/v1/nonces`.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a nonce request object")]
 pub struct OneNonce {
     #[serde(deserialize_with = "strict::word")]
     attestation_type: AttestationType,
     #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9._:-]+$", max_length = 128)]
     subject_address: Option<String>,
     #[serde(default)]
+    #[schema(minimum = 300, maximum = 86_400)]
     window_seconds: Option<u64>,
 }
 
 /// Body of `POST /api/v1/nonces/batch`.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a nonce batch request object")]
 pub struct ManyNonces {
     #[serde(deserialize_with = "strict::word")]
     attestation_type: AttestationType,
     #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9._:-]+$", max_length = 128)]
     subject_address: Option<String>,
     #[serde(default)]
+    #[schema(minimum = 300, maximum = 86_400)]
     window_seconds: Option<u64>,
+    #[schema(minimum = 1, maximum = 1000)]
     count: u64,
 }
 
 /// A nonce as it goes out.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct NonceView {
     nonce: NonceValue,
     attestation_type: AttestationType,
@@ -54,7 +58,89 @@ struct NonceView {
     window_seconds: i64,
 }
 
+/// How full the nonce store is.
+#[derive(Serialize, utoipa::ToSchema)]
+struct StatsView {
+    store: String,
+    total: u64,
+    by_status: ByStatus,
+    /// Clients that hold unspent nonces.
+    issuers: u64,
+    /// Those that hold most.
+    per_issuer: Vec<IssuerStats>,
+    capacity: u64,
+    /// Share of the capacity that is taken.
+    fill: f64,
+    outstanding_per_issuer: u64,
+    last_cleanup: Option<Timestamp>,
+    /// Null where nonces are kept in the process.
+    redis: Option<RedisView>,
+}
+
+/// The Redis that nonces are kept in.
+#[derive(Serialize, utoipa::ToSchema)]
+struct RedisView {
+    memory_used_bytes: u64,
+    memory_limit_bytes: Option<u64>,
+    memory_fill: Option<f64>,
+    eviction_policy: String,
+    clock_ahead_seconds: f64,
+}
+
+impl RedisView {
+    fn new(server: &ServerStats) -> Self {
+        Self {
+            memory_used_bytes: server.memory_used,
+            memory_limit_bytes: server.memory_limit,
+            memory_fill: server.memory_limit.map(|_| server.memory_fill()),
+            eviction_policy: server.eviction_policy.clone(),
+            clock_ahead_seconds: server.clock_ahead,
+        }
+    }
+}
+
+/// Nonces by what became of them.
+#[derive(Serialize, utoipa::ToSchema)]
+struct ByStatus {
+    outstanding: u64,
+    used: u64,
+    expired_total: u64,
+}
+
+/// Nonces that one client holds.
+#[derive(Serialize, utoipa::ToSchema)]
+struct IssuerStats {
+    issuer: String,
+    outstanding: u64,
+}
+
+/// What a cleanup did.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Removed {
+    removed: u64,
+    by_status: RemovedByStatus,
+    batches: u64,
+    duration_seconds: f64,
+}
+
+/// Nonces that were forgotten.
+#[derive(Serialize, utoipa::ToSchema)]
+struct RemovedByStatus {
+    expired: u64,
+    used: u64,
+}
+
 /// `POST /api/v1/nonces`
+#[utoipa::path(
+    post,
+    path = "/api/v1/nonces",
+    operation_id = "nonces_issue",
+    tag = "nonces",
+    request_body(content = OneNonce),
+    responses(
+        (status = 200, description = "Done", body = NonceView),
+    )
+)]
 pub async fn issue(
     service: web::Data<Service>,
     caller: Caller,
@@ -66,6 +152,16 @@ pub async fn issue(
 }
 
 /// `POST /api/v1/nonces/batch`
+#[utoipa::path(
+    post,
+    path = "/api/v1/nonces/batch",
+    operation_id = "nonces_issue_batch",
+    tag = "nonces",
+    request_body(content = ManyNonces),
+    responses(
+        (status = 200, description = "Done", body = Vec<NonceView>),
+    )
+)]
 pub async fn issue_batch(
     service: web::Data<Service>,
     caller: Caller,
@@ -90,45 +186,50 @@ async fn issued(service: &Service, caller: &Caller, order: NonceOrder) -> Result
 }
 
 /// `GET /api/v1/nonce/stats`
+#[utoipa::path(
+    get,
+    path = "/api/v1/nonce/stats",
+    operation_id = "nonces_stats",
+    tag = "nonces",
+    responses(
+        (status = 200, description = "Done", body = StatsView),
+    )
+)]
 pub async fn stats(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
     let stats = service.nonce_stats().await?;
-    let per_issuer: Vec<_> = stats
-        .per_issuer
-        .iter()
-        .map(|(issuer, outstanding)| json!({ "issuer": issuer, "outstanding": outstanding }))
-        .collect();
-    Ok(HttpResponse::Ok().json(json!({
-        "store": service.nonces.describe(),
-        "total": stats.size(),
-        "by_status": { "outstanding": stats.outstanding, "used": stats.spent, "expired_total": stats.expired_total },
-        "issuers": stats.issuers,
-        "per_issuer": per_issuer,
-        "capacity": stats.capacity,
-        "fill": stats.fill(),
-        "outstanding_per_issuer": stats.outstanding_per_issuer,
-        "last_cleanup": stats.last_cleanup,
-        "redis": stats.server.as_ref().map(server_view),
-    })))
-}
-
-fn server_view(server: &ServerStats) -> serde_json::Value {
-    json!({
-        "memory_used_bytes": server.memory_used,
-        "memory_limit_bytes": server.memory_limit,
-        "memory_fill": server.memory_limit.map(|_| server.memory_fill()),
-        "eviction_policy": server.eviction_policy,
-        "clock_ahead_seconds": server.clock_ahead,
-    })
+    let by_status = ByStatus { outstanding: stats.outstanding, used: stats.spent, expired_total: stats.expired_total };
+    let issuer = |(issuer, outstanding)| IssuerStats { issuer, outstanding };
+    Ok(HttpResponse::Ok().json(StatsView {
+        store: service.nonces.describe(),
+        total: stats.size(),
+        by_status,
+        issuers: stats.issuers,
+        capacity: stats.capacity,
+        fill: stats.fill(),
+        outstanding_per_issuer: stats.outstanding_per_issuer,
+        last_cleanup: stats.last_cleanup,
+        redis: stats.server.as_ref().map(RedisView::new),
+        per_issuer: stats.per_issuer.into_iter().map(issuer).collect(),
+    }))
 }
 
 /// `POST /api/v1/nonce/cleanup`
+#[utoipa::path(
+    post,
+    path = "/api/v1/nonce/cleanup",
+    operation_id = "nonces_cleanup",
+    tag = "nonces",
+    responses(
+        (status = 200, description = "Done", body = Removed),
+    )
+)]
 pub async fn cleanup(service: web::Data<Service>, caller: Caller) -> Result<HttpResponse, Problem> {
     let (removed, seconds) =
         to_the_end(&service, |service| async move { service.clean_up_nonces_for(&caller.0).await }).await?;
-    Ok(HttpResponse::Ok().json(json!({
-        "removed": removed.total(),
-        "by_status": { "expired": removed.expired, "used": removed.used },
-        "batches": removed.batches,
-        "duration_seconds": seconds,
-    })))
+    Ok(HttpResponse::Ok().json(Removed {
+        removed: removed.total(),
+        by_status: RemovedByStatus { expired: removed.expired, used: removed.used },
+        batches: removed.batches,
+        duration_seconds: seconds,
+    }))
 }

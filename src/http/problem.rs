@@ -16,7 +16,7 @@ use crate::{
     key::KeyState,
     nonce::{Bound, Refusal},
     quota::{Charge, Exceeded, Window},
-    service::{Class, Error},
+    service::{Class, Error, approvals, once::Conflict},
 };
 
 /// A type of problem. One row each in [`KINDS`].
@@ -47,6 +47,12 @@ kinds! {
         "Send the whole body within 5 seconds.";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported",
         "Send the body as application/json, without a content encoding.";
+    NOT_AUTHENTICATED = "not-authenticated", UNAUTHORIZED, "Nobody may do this without saying who they are",
+        "Show a client certificate, or a bearer key or token in the Authorization header.";
+    MISSING_ROLE = "missing-role", FORBIDDEN, "The caller does not have the role for this",
+        "Ask the signer's operators for the role that is named.";
+    NOT_PERMITTED = "not-permitted", FORBIDDEN, "The caller may not do this with this type, purpose or key",
+        "Ask the signer's operators to add it to what this client may use.";
     NOT_FOUND = "not-found", NOT_FOUND, "There is nothing at this path",
         "GET / lists the paths.";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
@@ -81,6 +87,26 @@ kinds! {
         "Only retired and revoked keys are destroyed: rotate or revoke first.";
     RETENTION_RUNNING = "retention-running", CONFLICT, "The key is to be kept for a while",
         "Wait until then, or send {\"force\": true}.";
+    UNKNOWN_APPROVAL = "unknown-approval", NOT_FOUND, "There is no such approval request",
+        "List them with GET /api/v1/approvals.";
+    OWN_REQUEST = "own-request", FORBIDDEN, "Nobody approves their own request",
+        "Ask somebody else with one of the roles in needed.";
+    APPROVAL_OF_ANOTHER = "approval-of-another", FORBIDDEN, "The approval was given to another client",
+        "Send the request without Approval-Id: it then waits for an approval of its own.";
+    APPROVAL_GIVEN = "approval-given", CONFLICT, "This client has approved already",
+        "Others have to approve as well.";
+    APPROVAL_CONTENT = "approval-content", CONFLICT, "What is asked for is not what the approval request is bound to",
+        "Read it again with GET /api/v1/approvals/{approval_id}; changed content waits for an approval of its own.";
+    APPROVAL_CLOSED = "approval-closed", CONFLICT, "The approval request is no longer open",
+        "Send the request again without Approval-Id: it then waits for a new approval.";
+    TOO_MANY_APPROVALS = "too-many-approvals", CONFLICT, "Too many requests of this client wait for approval",
+        "Take some back with POST /api/v1/approvals/{approval_id}/reject.";
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused", CONFLICT, "The Idempotency-Key was used for another request",
+        "Use a new key for a new request.";
+    IDEMPOTENCY_KEY_BUSY = "idempotency-key-busy", CONFLICT, "The first request with this Idempotency-Key is being worked on",
+        "Repeat the request after the time in Retry-After: it will get the answer of the first one.";
+    STATE_UNWRITABLE = "state-unwritable", SERVICE_UNAVAILABLE, "The signer cannot write its state directory",
+        "Nothing was changed. Operators find the cause in the log.";
     NONCE_NOT_FOUND = "nonce-not-found", UNPROCESSABLE_ENTITY, "The nonce was never issued here, or is forgotten",
         "Fetch a new nonce with POST /api/v1/nonces.";
     NONCE_ALREADY_USED = "nonce-already-used", CONFLICT, "The nonce was spent on something else",
@@ -128,7 +154,7 @@ kinds! {
 }
 
 /// A field that is not acceptable.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
     /// Dotted path of the field, e.g. `verification_proofs[0].score`.
     pub field: String,
@@ -146,8 +172,9 @@ pub struct Problem {
     policy: Option<(String, u32, u64)>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
@@ -166,6 +193,12 @@ impl Problem {
     pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
         let error = FieldError { field: field.into(), detail: detail.into() };
         Self { errors: vec![error.clone()], ..Self::new(&INVALID_FIELD, format!("{}: {}", error.field, error.detail)) }
+    }
+
+    /// What kind of refusal it is.
+    #[must_use]
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
     }
 
     fn retry_after(mut self, seconds: u32) -> Self {
@@ -243,6 +276,11 @@ impl From<Error> for Problem {
             Error::NonceStoreFull(bound) => Self::new(&NONCE_STORE_FULL, full(bound)).retry_after(30),
             // Who has spent it is the operator's to know.
             Error::NonceReplayed { .. } => refused_nonce(Refusal::AlreadyUsed),
+            Error::NotPermitted(what) => Self::new(&NOT_PERMITTED, format!("This client may not {what}.")),
+            Error::Approval(refusal) => refused_approval(&refusal),
+            Error::Once(Conflict::OtherContent) => Self::new(&IDEMPOTENCY_KEY_REUSED, ""),
+            Error::Once(Conflict::Running) => Self::new(&IDEMPOTENCY_KEY_BUSY, "").retry_after(1),
+            Error::Once(Conflict::Disk) => Self::new(&STATE_UNWRITABLE, "").retry_after(30),
             Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
             Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
             Error::KeyMayNotSign { id, state } => match state {
@@ -321,6 +359,22 @@ fn full(bound: Bound) -> &'static str {
     }
 }
 
+fn refused_approval(refusal: &approvals::Refusal) -> Problem {
+    use approvals::Refusal;
+    let kind = match refusal {
+        Refusal::Unknown(_) => &UNKNOWN_APPROVAL,
+        Refusal::OwnRequest => &OWN_REQUEST,
+        Refusal::MissingRole { .. } | Refusal::MayNotBreakGlass { .. } => &MISSING_ROLE,
+        Refusal::AlreadyGiven => &APPROVAL_GIVEN,
+        Refusal::OtherContent => &APPROVAL_CONTENT,
+        Refusal::AnothersRequest => &APPROVAL_OF_ANOTHER,
+        Refusal::Closed(_) => &APPROVAL_CLOSED,
+        Refusal::TooMany => &TOO_MANY_APPROVALS,
+        Refusal::Disk => return Problem::new(&STATE_UNWRITABLE, "").retry_after(30),
+    };
+    Problem::new(kind, super::authn::sentence(&refusal.to_string()))
+}
+
 fn refused_nonce(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::NotFound => Problem::new(&NONCE_NOT_FOUND, ""),
@@ -337,6 +391,16 @@ fn refused_nonce(refusal: Refusal) -> Problem {
 }
 
 /// `GET /problems/{name}`: what a problem type means.
+#[utoipa::path(
+    get,
+    path = "/problems/{name}",
+    operation_id = "problem_explain",
+    tag = "problem",
+    params(("name" = String, Path)),
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "text/plain"),
+    )
+)]
 pub async fn explain(name: web::Path<String>) -> Result<HttpResponse, Problem> {
     let kind = KINDS.iter().find(|kind| kind.name == name.as_str()).ok_or_else(nothing_here)?;
     let text = format!("{} (status {})\n\n{}.\n{}\n", kind.name, kind.status.as_u16(), kind.title, kind.remedy);

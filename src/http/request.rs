@@ -20,7 +20,8 @@ use super::{
     proxy::Proxies,
 };
 use crate::{
-    client::{Client, ClientIdentity},
+    authn::Known,
+    client::{Client, ClientIdentity, Grants},
     service::{Error, Service},
 };
 
@@ -74,7 +75,7 @@ where
     Ok(done?)
 }
 
-/// The caller of this request.
+/// The caller of this request, as the gate has found it.
 pub struct Caller(pub Client);
 
 impl FromRequest for Caller {
@@ -82,23 +83,30 @@ impl FromRequest for Caller {
     type Future = Ready<Result<Self, actix_web::Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Ok(Self(client(request))))
+        let known = request.extensions().get::<Option<Known>>().cloned().flatten();
+        ready(Ok(Self(client(request, known.as_ref()))))
     }
 }
 
-/// Who sent a request.
-pub fn client(request: &HttpRequest) -> Client {
-    // A connection without a peer address is a Unix socket: somebody on this machine.
+/// Where a request comes from. A connection without a peer address is a Unix socket: somebody on
+/// this machine.
+pub(super) fn address(request: &HttpRequest) -> IpAddr {
     let peer = request.peer_addr().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.ip());
     let proxies = request.app_data::<web::Data<Proxies>>();
-    let address = proxies.map_or(peer, |proxies| proxies.caller(peer, request.headers()));
+    proxies.map_or(peer, |proxies| proxies.caller(peer, request.headers()))
+}
+
+/// A request's circumstances; whoever is not known may do nothing.
+pub(super) fn client(request: &HttpRequest, known: Option<&Known>) -> Client {
+    let address = address(request);
     let id = request.extensions().get::<RequestId>().cloned();
     let user_agent = request
         .headers()
         .get(header::USER_AGENT)
         .map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(256).collect());
     Client {
-        identity: ClientIdentity::anonymous(address),
+        identity: known.map_or_else(|| ClientIdentity::anonymous(address), |known| known.identity.clone()),
+        grants: known.map_or_else(|| Arc::new(Grants::nothing()), |known| Arc::clone(&known.grants)),
         request_id: id.map_or_else(String::new, |RequestId(id)| id),
         address,
         user_agent,

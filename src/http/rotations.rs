@@ -1,25 +1,29 @@
 //! `/api/v1/rotations`.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    approvals::ApprovalView,
     body::OptionalJson,
+    changes::{Change, Terms, again, carry_out, done},
     problem::Problem,
-    request::{Caller, to_the_end},
+    request::Caller,
 };
 use crate::{
     attestation::Text,
+    client::Client,
     key::{KeyId, Rotation, RotationStatus},
     service::{
         Service,
+        approvals::{Operation, Order},
         lifecycle::{Actor, rotation_id},
     },
     timestamp::Timestamp,
 };
 
 /// A rotation as it goes out.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct RotationView {
     rotation_id: String,
     status: RotationStatus,
@@ -59,7 +63,7 @@ impl RotationView {
 }
 
 /// Body of `POST .../complete` and `.../cancel`; may be left out.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a rotation command object")]
 pub struct Command {
     force: bool,
@@ -67,6 +71,15 @@ pub struct Command {
 }
 
 /// `GET /api/v1/rotations`: a bare array, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/rotations",
+    operation_id = "rotations_list",
+    tag = "rotations",
+    responses(
+        (status = 200, description = "Done", body = Vec<RotationView>),
+    )
+)]
 pub async fn list(service: web::Data<Service>) -> HttpResponse {
     let standing = service.keyring.standing();
     let rotations: Vec<_> = standing.rotations().rev().map(|rotation| RotationView::new(rotation, &service)).collect();
@@ -74,38 +87,82 @@ pub async fn list(service: web::Data<Service>) -> HttpResponse {
 }
 
 /// `GET /api/v1/rotations/{rotation_id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/rotations/{rotation_id}",
+    operation_id = "rotations_one",
+    tag = "rotations",
+    params(("rotation_id" = String, Path)),
+    responses(
+        (status = 200, description = "Done", body = RotationView),
+    )
+)]
 pub async fn one(service: web::Data<Service>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(RotationView::new(&service.rotation(&id)?, &service)))
 }
 
 /// `POST /api/v1/rotations/{rotation_id}/complete`
+#[utoipa::path(
+    post,
+    path = "/api/v1/rotations/{rotation_id}/complete",
+    operation_id = "rotations_complete",
+    tag = "rotations",
+    params(("rotation_id" = String, Path), Terms),
+    request_body(content = Option<Command>),
+    responses(
+        (status = 200, description = "Done", body = RotationView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn complete(
     service: web::Data<Service>,
     caller: Caller,
+    terms: Terms,
     id: web::Path<String>,
     body: OptionalJson<Command>,
 ) -> Result<HttpResponse, Problem> {
-    let actor = actor(caller, &body.0.initiated_by);
+    let change = Change { caller: caller.0, terms, order: Order::new(Operation::Complete, &id, &body.0) };
+    let actor = actor(&change.caller, &body.0.initiated_by);
     let force = body.0.force;
-    let rotation = to_the_end(&service, |service| async move { service.complete(&id, force, &actor).await }).await?;
-    Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
+    carry_out(&service, change, again(), move |service| async move {
+        let rotation = service.complete(&id, force, &actor).await?;
+        done(StatusCode::OK, None, &RotationView::new(&rotation, &service))
+    })
+    .await
 }
 
 /// `POST /api/v1/rotations/{rotation_id}/cancel`
+#[utoipa::path(
+    post,
+    path = "/api/v1/rotations/{rotation_id}/cancel",
+    operation_id = "rotations_cancel",
+    tag = "rotations",
+    params(("rotation_id" = String, Path), Terms),
+    request_body(content = Option<Command>),
+    responses(
+        (status = 200, description = "Done", body = RotationView),
+        (status = 202, description = "It waits for the approval of others", body = ApprovalView),
+    )
+)]
 pub async fn cancel(
     service: web::Data<Service>,
     caller: Caller,
+    terms: Terms,
     id: web::Path<String>,
     body: OptionalJson<Command>,
 ) -> Result<HttpResponse, Problem> {
-    let actor = actor(caller, &body.0.initiated_by);
-    let rotation = to_the_end(&service, |service| async move { service.cancel(&id, &actor).await }).await?;
-    Ok(HttpResponse::Ok().json(RotationView::new(&rotation, &service)))
+    let change = Change { caller: caller.0, terms, order: Order::new(Operation::Cancel, &id, &body.0) };
+    let actor = actor(&change.caller, &body.0.initiated_by);
+    carry_out(&service, change, again(), move |service| async move {
+        let rotation = service.cancel(&id, &actor).await?;
+        done(StatusCode::OK, None, &RotationView::new(&rotation, &service))
+    })
+    .await
 }
 
 /// The caller as an actor; whom the request names besides is recorded, not trusted.
-pub(super) fn actor(caller: Caller, initiated_by: &Text<128>) -> Actor {
-    let name = caller.0.identity.to_string();
+pub(super) fn actor(caller: &Client, initiated_by: &Text<128>) -> Actor {
+    let name = caller.identity.to_string();
     let initiated_by = if initiated_by.is_empty() { name.clone() } else { initiated_by.to_string() };
-    Actor { name, initiated_by, client: Some(caller.0) }
+    Actor { name, initiated_by, client: Some(caller.clone()) }
 }

@@ -1,15 +1,15 @@
-//! The two listeners: the API, and the metrics on a port of their own.
+//! The listeners: the API on its wires, and the metrics on a port of their own.
 
 use std::{
     future::{Ready, ready},
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
 use actix_web::{
-    App, HttpResponse, HttpServer, Resource,
+    App, HttpResponse, HttpServer, Resource, Route,
     dev::{Handler, Server, ServerHandle},
     guard,
     middleware::from_fn,
@@ -18,10 +18,18 @@ use actix_web::{
 
 use super::proxy::Proxies;
 use super::{
-    Config, MetricsConfig, abuse, admission, attestations, blocks, body, exposition, health, index, jwks, keys,
-    lifecycle, nonces, opaque, problem, request, rotations, signer,
+    Config, MetricsConfig, TlsConfig, abuse, access, admission, approvals, attestations,
+    authn::gated,
+    blocks, body,
+    connections::{self, Doorman},
+    exposition, health, index, jwks, keys, lifecycle, nonces, opaque, openapi, problem, request, rotations, signer,
+    tls::Tls,
+    unix_socket,
 };
-use crate::service::Service;
+use crate::{authn::Authn, service::Service};
+
+/// Longest time that a TLS handshake may take.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 
 /// Both servers, bound and not yet running.
 pub struct Servers {
@@ -29,6 +37,30 @@ pub struct Servers {
     metrics: Server,
     api_address: SocketAddr,
     metrics_address: SocketAddr,
+    reloader: Reloader,
+}
+
+/// What of the configuration is about listening.
+pub struct Wires<'a> {
+    pub http: &'a Config,
+    pub tls: Option<&'a TlsConfig>,
+    pub metrics: &'a MetricsConfig,
+}
+
+/// Reads again what may change while the program runs: certificates, and the keys of callers.
+#[derive(Clone)]
+pub struct Reloader {
+    tls: Option<Arc<Tls>>,
+    authn: Arc<Authn>,
+}
+
+impl Reloader {
+    /// Says what changed, and what could not be read and stays as it was. Blocks.
+    #[must_use]
+    pub fn refresh(&self, forced: bool) -> Vec<Result<String, String>> {
+        let tls = self.tls.as_ref().and_then(|tls| tls.refresh(forced));
+        tls.into_iter().chain(self.authn.refresh(forced)).collect()
+    }
 }
 
 /// Stops both servers.
@@ -36,34 +68,53 @@ pub struct Servers {
 pub struct StopHandle(ServerHandle, ServerHandle);
 
 impl Servers {
-    /// Binds both listeners. Signals are the supervisor's, not the servers'.
-    pub fn bind(config: &Config, metrics: &MetricsConfig, service: &Arc<Service>) -> io::Result<Self> {
+    /// Binds all listeners. Signals are the supervisor's, not the servers'.
+    pub fn bind(wires: &Wires<'_>, service: &Arc<Service>, authn: &Arc<Authn>) -> io::Result<Self> {
+        let Wires { http: config, metrics, .. } = wires;
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
+        let tls = wires.tls.map(Tls::open).transpose().map_err(io::Error::other)?;
+        let doorman = Doorman::new(tls.clone(), config);
         let (api_service, metrics_service) = (Arc::clone(service), Arc::clone(service));
         let proxies = Proxies::from_config(config);
-        let api = HttpServer::new(move || {
+        let (api_authn, metrics_authn) = (Arc::clone(authn), Arc::clone(authn));
+        let mut api = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&api_service)))
+                .app_data(web::Data::from(Arc::clone(&api_authn)))
                 .app_data(web::PayloadConfig::new(body::MAX_BODY_BYTES))
                 .app_data(body::queries())
                 .app_data(web::Data::new(proxies.clone()))
                 .wrap(from_fn(admission::admit))
                 .wrap(from_fn(request::identify))
+                .wrap(from_fn(connections::work))
                 .configure(routes)
                 .default_service(web::to(problem::not_found))
         })
         .disable_signals()
         .shutdown_timeout(config.drain.as_secs())
-        .client_request_timeout(Duration::from_secs(5))
+        .client_request_timeout(config.head_time)
+        .tls_handshake_timeout(HANDSHAKE_TIME)
         .max_connections(connections_per_worker(workers))
         .workers(workers)
+        .on_connect(move |io, kept| doorman.look(io, kept))
         .bind(config.listen)
         .map_err(|error| named("http.listen", config.listen, &error))?;
+        if let Some(tls) = &tls {
+            let (listener, tls) = tls_listener(tls)?;
+            api = api.listen_rustls_0_23(listener, tls)?;
+        }
+        if let Some(path) = &config.unix_socket {
+            let mode = config.socket_mode().map_err(io::Error::other)?;
+            let named = |error: io::Error| named("http.unix_socket", path.display(), &error);
+            api = api.listen_uds(unix_socket::bind(path, mode).map_err(named)?)?;
+        }
+        let authenticate = metrics.authenticate;
         let metrics = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::from(Arc::clone(&metrics_service)))
+                .app_data(web::Data::from(Arc::clone(&metrics_authn)))
                 .wrap(from_fn(request::identify))
-                .service(get("/metrics", exposition::metrics))
+                .service(metrics_route(authenticate))
                 .default_service(web::to(problem::not_found))
         })
         .disable_signals()
@@ -78,7 +129,14 @@ impl Servers {
             metrics_address: first(metrics.addrs())?,
             api: api.run(),
             metrics: metrics.run(),
+            reloader: Reloader { tls, authn: Arc::clone(authn) },
         })
+    }
+
+    /// What reads certificates and callers' keys again.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Where the API listens: the port that was chosen when 0 was asked for.
@@ -111,10 +169,20 @@ fn connections_per_worker(workers: usize) -> usize {
     const RESERVED: u64 = 256;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(65_536);
     let connections = usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(65_536);
-    (connections / workers).clamp(16, 10_000)
+    // Each has a second descriptor, by which it is cut off.
+    (connections / 2 / workers).clamp(16, 10_000)
 }
 
-fn named(key: &str, address: SocketAddr, error: &io::Error) -> io::Error {
+fn tls_listener(tls: &Arc<Tls>) -> io::Result<(TcpListener, rustls::ServerConfig)> {
+    let named = |error: io::Error| named("tls.listen", tls.address(), &error);
+    let listener = TcpListener::bind(tls.address()).map_err(named)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "listening with TLS");
+    Ok((listener, tls.server_config().map_err(io::Error::other)?))
+}
+
+fn named(key: &str, address: impl std::fmt::Display, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{key} {address}: {error}"))
 }
 
@@ -133,6 +201,8 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/readyz", health::readyz))
         .service(get("/.well-known/jwks.json", jwks::jwks))
         .service(get("/problems/{name}", problem::explain))
+        .service(get("/docs", openapi::page))
+        .service(get("/api/v1/openapi.json", openapi::document))
         .service(get("/api/v1/signer", signer::signer))
         .service(get_and_post("/api/v1/keys", keys::list, lifecycle::generate))
         .service(get("/api/v1/keys/active", keys::active))
@@ -149,6 +219,10 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/api/v1/rotations/{rotation_id}", rotations::one))
         .service(post("/api/v1/rotations/{rotation_id}/complete", rotations::complete))
         .service(post("/api/v1/rotations/{rotation_id}/cancel", rotations::cancel))
+        .service(get("/api/v1/approvals", approvals::list))
+        .service(get("/api/v1/approvals/{approval_id}", approvals::one))
+        .service(post("/api/v1/approvals/{approval_id}/approve", approvals::approve))
+        .service(post("/api/v1/approvals/{approval_id}/reject", approvals::reject))
         .service(post("/api/v1/nonces", nonces::issue))
         .service(post("/api/v1/nonces/batch", nonces::issue_batch))
         .service(get("/api/v1/nonce/stats", nonces::stats))
@@ -164,15 +238,24 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/verify", opaque::verify));
 }
 
+fn metrics_route(authenticate: bool) -> Resource {
+    let route = || get_or_head().to(exposition::metrics);
+    let route = if authenticate { gated(route(), &access::METRICS) } else { route() };
+    web::resource("/metrics").route(route).default_service(web::to(|| refuse("GET, HEAD")))
+}
+
+fn get_or_head() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
 fn get<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: actix_web::FromRequest + 'static,
     F::Output: actix_web::Responder + 'static,
 {
-    let get_or_head = guard::Any(guard::Get()).or(guard::Head());
     web::resource(path.to_owned())
-        .route(web::route().guard(get_or_head).to(handler))
+        .route(gated(get_or_head().to(handler), access::of("GET", path)))
         .default_service(web::to(|| refuse("GET, HEAD")))
 }
 
@@ -185,7 +268,9 @@ where
     PArgs: actix_web::FromRequest + 'static,
     P::Output: actix_web::Responder + 'static,
 {
-    get(path, getter).route(web::post().to(poster)).default_service(web::to(|| refuse("GET, HEAD, POST")))
+    get(path, getter)
+        .route(gated(web::post().to(poster), access::of("POST", path)))
+        .default_service(web::to(|| refuse("GET, HEAD, POST")))
 }
 
 fn get_and_put<G, GArgs, P, PArgs>(path: &str, getter: G, putter: P) -> Resource
@@ -197,7 +282,9 @@ where
     PArgs: actix_web::FromRequest + 'static,
     P::Output: actix_web::Responder + 'static,
 {
-    get(path, getter).route(web::put().to(putter)).default_service(web::to(|| refuse("GET, HEAD, PUT")))
+    get(path, getter)
+        .route(gated(web::put().to(putter), access::of("PUT", path)))
+        .default_service(web::to(|| refuse("GET, HEAD, PUT")))
 }
 
 fn get_and_delete<G, GArgs, D, DArgs>(path: &str, getter: G, remover: D) -> Resource
@@ -209,7 +296,9 @@ where
     DArgs: actix_web::FromRequest + 'static,
     D::Output: actix_web::Responder + 'static,
 {
-    get(path, getter).route(web::delete().to(remover)).default_service(web::to(|| refuse("GET, HEAD, DELETE")))
+    get(path, getter)
+        .route(gated(web::delete().to(remover), access::of("DELETE", path)))
+        .default_service(web::to(|| refuse("GET, HEAD, DELETE")))
 }
 
 fn post<F, Args>(path: &str, handler: F) -> Resource
@@ -218,7 +307,9 @@ where
     Args: actix_web::FromRequest + 'static,
     F::Output: actix_web::Responder + 'static,
 {
-    web::resource(path.to_owned()).route(web::post().to(handler)).default_service(web::to(|| refuse("POST")))
+    web::resource(path.to_owned())
+        .route(gated(web::post().to(handler), access::of("POST", path)))
+        .default_service(web::to(|| refuse("POST")))
 }
 
 fn refuse(allow: &'static str) -> Ready<HttpResponse> {

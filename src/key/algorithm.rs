@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::attestation::ProofType;
 
 /// A signature algorithm, named as in SP 800-186 and RFC 8032.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum Algorithm {
     /// ECDSA over NIST P-256 with SHA-256.
     #[serde(rename = "P-256")]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::key::record::VERSION;
 
 /// Why a key is revoked (after RFC 5280 §5.3.1, in the product's words).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RevocationReason {
     Compromised,

@@ -23,7 +23,7 @@ pub struct Rotation {
 }
 
 /// Where a rotation stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RotationStatus {
     /// The overlap is running.

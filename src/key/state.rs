@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What a key may do at a given instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
     /// Generated, not yet activated: signs nothing.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What makes a score.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Factor {
     /// Requests beyond a limit.
@@ -61,7 +61,7 @@ impl Factor {
 }
 
 /// How dangerous a score is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Risk {
     Low,
@@ -175,7 +175,8 @@ impl Config {
 }
 
 /// A score and why.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = AbuseScore)]
 pub struct Score {
     pub identifier: String,
     pub score: f64,
@@ -185,7 +186,8 @@ pub struct Score {
 }
 
 /// One factor of a score.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = AbuseFactor)]
 pub struct Part {
     pub factor: Factor,
     pub points: f64,

@@ -17,23 +17,39 @@ use crate::{
 };
 
 impl Service {
-    /// Lets a request in, or says why not.
-    pub async fn admit(&self, client: &Client) -> Result<Option<Left>, Error> {
+    /// Lets a request from this address in, or says why not. Who asks is not known yet.
+    pub async fn admit_address(&self, client: &Client) -> Result<(), Error> {
+        if self.limits.is_exempt(client.address) {
+            return Ok(());
+        }
+        if let Some(block) = self.limits.blocks.against(Some(client.address), None, None, self.clock.now()) {
+            return Err(self.blocked(&block));
+        }
+        match self.limits.take_address(client.address) {
+            Ok(()) => {
+                self.count_checks(&["address"]);
+                Ok(())
+            }
+            Err(exceeded) => Err(self.exceeded(client, exceeded).await),
+        }
+    }
+
+    /// Lets a client in, or says why not.
+    pub async fn admit_client(&self, client: &Client) -> Result<Option<Left>, Error> {
         let now = self.clock.now();
-        let address = Some(client.address).filter(|address| !self.limits.is_exempt(*address));
-        if let Some(block) = self.limits.blocks.against(address, Some(&client.identity), None, now) {
+        if let Some(block) = self.limits.blocks.against(None, Some(&client.identity), None, now) {
             return Err(self.blocked(&block));
         }
         if !self.limits.config().enabled {
             return Ok(None);
         }
+        let address = Some(client.address).filter(|address| !self.limits.is_exempt(*address));
         if address.is_some() && self.limits.scores.is_one_too_many(client.address, &client.identity, now) {
             self.note_abuse(client, &[Principal::Address(client.address.into())], Factor::MultipleIdentities).await;
         }
-        let taken = self.limits.take_address(client.address).and_then(|()| self.limits.take_client(client));
-        match taken {
+        match self.limits.take_client(client) {
             Ok(left) => {
-                self.count_checks(&["address", "client"]);
+                self.count_checks(&["client"]);
                 Ok(Some(left))
             }
             Err(exceeded) => Err(self.exceeded(client, exceeded).await),

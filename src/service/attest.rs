@@ -22,7 +22,7 @@ use crate::{
     service::{
         Error, Service, SignerConfig,
         nonces::names,
-        policy::AttestationPermit,
+        policy::{AttestationPermit, permit_key},
         release::{Released, Usage},
     },
     timestamp::Timestamp,
@@ -99,6 +99,7 @@ impl Service {
         let permit = self.policy.permit_attestation(client, request, now)?;
         self.keyring.freshen().await?;
         let mut key = self.keyring.active(now)?;
+        permit_key(permit.client(), &key.id, true)?;
 
         let begun = Instant::now();
         let (kind, subject) = permit.about();
@@ -129,7 +130,10 @@ impl Service {
             let event = |now| signed_event(&order, &key, now);
             match self.sign_and_release(&key, Usage::Sign, &order, event).await {
                 Ok(released) => return self.deliver(order, &key, released).await,
-                Err(refusal) => match self.taken_over(&key, refusal) {
+                Err(refusal) => match self.taken_over(&key, refusal).and_then(|key| {
+                    permit_key(&order.client, &key.id, true)?;
+                    Ok(key)
+                }) {
                     Ok(successor) => {
                         order = order.by(self.signer.issuer(&successor));
                         key = successor;
@@ -197,7 +201,11 @@ impl Service {
             self.metrics.signer_errors.with_label_values(&[error.kind()]).inc();
         }
         let event = rejection.event(EventType::AttestationRejected, "sign", self.clock.now());
-        self.record_or_warn(event.failed(Severity::Warning).detail("reason", error.kind())).await;
+        let event = event.failed(Severity::Warning).detail("reason", error.kind());
+        if let Error::NotPermitted(what) = error {
+            return self.record_denial(event.of_kind(EventType::AccessDenied), format!("may not {what}")).await;
+        }
+        self.record_or_warn(event).await;
         if let Error::NonceReplayed { spent_by } = error {
             self.alert_replay(rejection, spent_by).await;
         }

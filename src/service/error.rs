@@ -8,6 +8,7 @@ use crate::{
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
     limits, nonce,
     quota::Exceeded,
+    service::{approvals, once},
     timestamp::Timestamp,
     token,
 };
@@ -33,6 +34,13 @@ pub enum Error {
     /// Another client has spent the nonce.
     #[error("nonce refused: already_used, by {spent_by}")]
     NonceReplayed { spent_by: ClientIdentity },
+    /// What this client may not do, after "may not".
+    #[error("the client may not {0}")]
+    NotPermitted(String),
+    #[error(transparent)]
+    Approval(#[from] approvals::Refusal),
+    #[error("idempotency key: {0}")]
+    Once(#[from] once::Conflict),
     #[error("the same request is in progress")]
     InProgress,
     #[error("no key {0:?}")]
@@ -109,11 +117,24 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
+            Self::Approval(approvals::Refusal::Disk)
+            | Self::Once(once::Conflict::Disk)
+            | Self::NoActiveKey
+            | Self::StaleLedger
+            | Self::LedgerRolledBack(_)
+            | Self::FleetLock(_)
+            | Self::NonceStore(_)
+            | Self::LedgerUnavailable(_)
+            | Self::Blocks(limits::blocks::Error::File { .. } | limits::blocks::Error::Damaged { .. })
+            | Self::Ledger(_) => Class::Dependency,
             Self::Nonce(nonce::Refusal::StoreFull)
             | Self::NonceStoreFull(_)
             | Self::InProgress
             | Self::Audit(audit::Error::Busy) => Class::Busy,
             Self::Field(_)
+            | Self::NotPermitted(_)
+            | Self::Approval(_)
+            | Self::Once(_)
             | Self::Nonce(_)
             | Self::NonceReplayed { .. }
             | Self::UnknownKey(_)
@@ -136,14 +157,6 @@ impl Error {
             | Self::KeyDestroyed { .. }
             | Self::KeyMayStillSign { .. }
             | Self::RetentionRunning { .. } => Class::Caller,
-            Self::NoActiveKey
-            | Self::StaleLedger
-            | Self::LedgerRolledBack(_)
-            | Self::FleetLock(_)
-            | Self::NonceStore(_)
-            | Self::LedgerUnavailable(_)
-            | Self::Blocks(_)
-            | Self::Ledger(_) => Class::Dependency,
             Self::Token(error) => match error {
                 token::Error::Busy | token::Error::Deadline(_) => Class::Busy,
                 token::Error::BadSignature => Class::Fatal,
@@ -188,6 +201,9 @@ impl Error {
             Self::Blocks(_) => "blocks",
             Self::NonceStoreFull(_) => nonce::Refusal::StoreFull.as_str(),
             Self::NonceReplayed { .. } => nonce::Refusal::AlreadyUsed.as_str(),
+            Self::NotPermitted(_) => "not_permitted",
+            Self::Approval(_) => "approval",
+            Self::Once(_) => "idempotency_key",
             Self::InProgress => "in_progress",
             Self::UnknownKey(_) => "unknown_key",
             Self::KeyMayNotSign { .. } => "key_may_not_sign",

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The body of `GET /api/v1/keys/{key_id}/evidence`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Evidence {
     key_id: KeyId,
     fingerprint: String,
@@ -30,7 +30,7 @@ pub struct Evidence {
     pkcs11_tool: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct TokenFacts {
     label: String,
     serial: String,
@@ -40,7 +40,8 @@ struct TokenFacts {
     object_label: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ProofOfPossession)]
 struct Proof {
     challenge: String,
     /// DSSE v1 payload type under which the challenge (as text) was signed.

@@ -75,7 +75,7 @@ pub struct RotationOrder {
 }
 
 /// One line of the checklist before a rotation.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct Check {
     pub item: &'static str,
     pub ok: bool,
@@ -110,6 +110,7 @@ impl Service {
 
     /// The runbook's checklist. Nothing is changed.
     pub async fn preflight(&self, order: &RotationOrder) -> Result<Vec<Check>, Error> {
+        self.overlap(order)?;
         let now = self.clock.now();
         let standing = self.keyring.refresh().await;
         let token = self.token.ping().await;

@@ -1,7 +1,9 @@
 //! The rules of the product: who may have what signed, by which key, and in which order things
 //! happen. Everything below is an adapter, everything above a skin.
 
+mod access;
 pub mod admission;
+pub mod approvals;
 pub mod attest;
 pub mod blocks;
 pub mod error;
@@ -13,6 +15,7 @@ pub mod lifecycle;
 pub mod marker;
 pub mod nonce_watch;
 pub mod nonces;
+pub mod once;
 pub mod opaque;
 pub mod policy;
 pub mod readiness;
@@ -25,6 +28,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use access::Denials;
 pub use error::{Class, Error};
 pub use keyring::{FleetConfig, Keyring};
 pub use policy::{KeyPolicy, Policy};
@@ -93,4 +97,7 @@ pub struct Service {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub last_probe: readiness::LastProbe,
+    pub denials: Denials,
+    pub approvals: Arc<approvals::Approvals>,
+    pub once: Arc<once::Once>,
 }

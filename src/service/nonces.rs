@@ -8,7 +8,7 @@ use crate::{
     client::Client,
     nonce::{Issued, Order, Removed, Stats, WINDOW_SECONDS},
     quota::Charge,
-    service::{Error, Service},
+    service::{Error, Service, policy::permit_type},
     timestamp::Timestamp,
 };
 
@@ -41,6 +41,7 @@ impl Service {
         let charges = self.limits.of_nonces(client, named, count);
         let order = Order { charges, ..order };
         let event = Event::of_client(EventType::NonceCreated, "issue", order.attestation_type.as_str(), client, now);
+        self.permit(permit_type(client, order.attestation_type), &event).await?;
         match self.issue_charged(&order, count, now).await {
             Ok(issued) => {
                 self.count_checks(&names(&order.charges));

@@ -13,6 +13,7 @@ use crate::{
     key::{KeyEntry, KeyState, Signature},
     service::{
         Error, Service,
+        policy::{permit_key, permit_purpose},
         release::{Released, Usage},
     },
     token::KeyRef,
@@ -105,6 +106,8 @@ impl Service {
             None => self.keyring.active(now)?,
             Some(text) => self.keyring.find_by_text(text)?,
         };
+        let event = Event::of_client(EventType::KeyAccessed, "sign", key.id.to_string(), client, now);
+        self.permit(permit_purpose(client, purpose).and_then(|()| permit_key(client, &key.id, true)), &event).await?;
         self.keyring.still_active(&key.id, now)?;
         loop {
             let event = |now| {
@@ -116,7 +119,10 @@ impl Service {
                 Ok(Released { signature, audit_sequence, .. }) => {
                     return Ok(SignedOpaque { signature, key, audit_sequence });
                 }
-                Err(refusal) if key_id.is_none() => key = self.taken_over(&key, refusal)?,
+                Err(refusal) if key_id.is_none() => {
+                    key = self.taken_over(&key, refusal)?;
+                    permit_key(client, &key.id, true)?;
+                }
                 Err(refusal) => return Err(refusal),
             }
         }

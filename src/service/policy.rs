@@ -8,7 +8,7 @@ use crate::{
     attestation::{AttestationRequest, AttestationType, request::Period},
     client::Client,
     evidence::Permitted,
-    key::Algorithm,
+    key::{Algorithm, KeyId},
     nonce::{Claim, Use},
     service::Error,
     timestamp::Timestamp,
@@ -142,6 +142,30 @@ pub struct Policy {
     pub patience: Duration,
 }
 
+/// Whether a client may have this type attested.
+pub fn permit_type(client: &Client, kind: AttestationType) -> Result<(), Error> {
+    if client.grants.attestation_types.has(&kind) {
+        return Ok(());
+    }
+    Err(Error::NotPermitted(format!("have {} attested", kind.as_str())))
+}
+
+/// Whether a client may have opaque data signed for this purpose.
+pub fn permit_purpose(client: &Client, purpose: &str) -> Result<(), Error> {
+    if client.grants.purposes.has(purpose) {
+        return Ok(());
+    }
+    Err(Error::NotPermitted(format!("have data signed for the purpose {purpose:?}")))
+}
+
+/// Whether a client may have this key used. Asked of each key that is about to sign.
+pub fn permit_key(client: &Client, key: &KeyId, is_active: bool) -> Result<(), Error> {
+    if client.grants.may_use_key(&key.to_string(), is_active) {
+        return Ok(());
+    }
+    Err(Error::NotPermitted(format!("have key {key} used")))
+}
+
 /// A client may have this attestation signed, once.
 #[derive(Debug)]
 pub struct AttestationPermit {
@@ -200,6 +224,7 @@ impl Policy {
         request: AttestationRequest,
         now: Timestamp,
     ) -> Result<AttestationPermit, Error> {
+        permit_type(&client, request.kind)?;
         let period = request.period(now)?;
         Ok(AttestationPermit { client, request, period })
     }

@@ -32,7 +32,7 @@ pub struct Probe {
 }
 
 /// One thing we stand on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Dependency {
     pub name: &'static str,
     pub healthy: bool,
@@ -40,7 +40,7 @@ pub struct Dependency {
 }
 
 /// The body of `GET /healthz`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Health {
     pub healthy: bool,
     pub status: &'static str,

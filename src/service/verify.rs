@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Why an attestation is not valid: a closed set, part of the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Invalid {
     UnknownKey,

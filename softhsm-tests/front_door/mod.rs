@@ -1,0 +1,10 @@
+//! The front door: who may do what, over which wire, and what hostile input gets.
+
+mod approvals;
+mod credentials;
+mod description;
+mod hostile;
+mod once;
+mod reload;
+mod roles;
+mod schemathesis;

@@ -1,0 +1,54 @@
+//! schemathesis against the served description, with every check that it has.
+
+use std::{path::Path, process::Command};
+
+use crate::support::{guarded::Guarded, tool};
+
+/// Runs so many cases an operation; what it said.
+fn run(cases: &str, seed: &str, phases: &str) -> String {
+    let guarded = Guarded::new();
+    let key = guarded.key("everything", &[]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = root.join("target/venv/bin/st");
+    assert!(program.exists(), "schemathesis is not installed: run softhsm-tests/install-tools.sh tests");
+    let output = Command::new(program)
+        .arg("--config-file")
+        .arg(root.join("softhsm-tests/front_door/schemathesis.toml"))
+        .args(["run", &format!("{}/api/v1/openapi.json", guarded.appliance().api)])
+        .env("SCHEMATHESIS_HOOKS", root.join("softhsm-tests/front_door/schemathesis_hooks.py"))
+        .args(["--header", &format!("Authorization: Bearer {key}")])
+        .args(["--checks", "all", "--phases", phases, "--max-examples", cases, "--seed", seed])
+        .args([
+            "--continue-on-failure",
+            "--no-color",
+            "--workers",
+            "4",
+            "--suppress-health-check",
+            "all",
+            "--warnings",
+            "off",
+        ])
+        .current_dir(guarded.home())
+        .output()
+        .unwrap();
+    let text = tool::text(&output.stdout) + &tool::text(&output.stderr);
+    println!("{text}");
+    assert!(output.status.success(), "schemathesis found something");
+    assert_eq!(guarded.plain().get("/livez").status, 200);
+    assert!(!guarded.appliance().log().contains("panicked"));
+    text
+}
+
+#[test]
+fn schemathesis_finds_nothing() {
+    run("5", "6", "examples,coverage,fuzzing");
+}
+
+#[test]
+#[ignore = "more than 20 000 cases: make test-long"]
+fn schemathesis_finds_nothing_in_twenty_thousand_cases() {
+    let text = run("900", "20000", "examples,coverage,fuzzing,stateful");
+    let cases = text.lines().find_map(|line| line.trim().strip_suffix(" generated")).unwrap_or("0 test cases");
+    let cases: usize = cases.split(' ').next().unwrap().replace(',', "").parse().unwrap();
+    assert!(cases >= 20_000, "only {cases} cases");
+}

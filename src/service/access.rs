@@ -1,0 +1,89 @@
+//! Denials on record.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::{
+    audit::{Event, EventType, Severity},
+    service::{Error, Service},
+};
+
+/// So many denials a second are recorded one by one; more would let a stranger fill the disk. Those
+/// that are left out are counted in the next record.
+const RECORDS_A_SECOND: u32 = 50;
+
+/// How many denials were recorded in this second, and how many were not.
+#[derive(Default)]
+pub struct Denials(Mutex<Window>);
+
+#[derive(Default)]
+struct Window {
+    began: Option<Instant>,
+    recorded: u32,
+    left_out: u64,
+}
+
+impl Denials {
+    /// Whether one more is recorded by itself; then with how many were left out before it.
+    fn next(&self, now: Instant) -> Option<u64> {
+        let mut window = self.0.lock();
+        if window.began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
+            window.began = Some(now);
+            window.recorded = 0;
+        }
+        if window.recorded >= RECORDS_A_SECOND {
+            window.left_out += 1;
+            return None;
+        }
+        window.recorded += 1;
+        Some(std::mem::take(&mut window.left_out))
+    }
+}
+
+impl Service {
+    /// Records that somebody was denied something. The denial stands whether or not that succeeds.
+    pub async fn record_denial(&self, event: Event, reason: String) {
+        self.metrics.access_denied.inc();
+        tracing::warn!(reason, "denied");
+        let Some(left_out) = self.denials.next(Instant::now()) else { return };
+        let mut event = event.detail("reason", reason);
+        if left_out > 0 {
+            event = event.detail("denials_not_recorded_before", left_out);
+        }
+        if let Err(failure) = self.audit.record(event).await {
+            tracing::warn!(error = %failure, "a denial could not be recorded");
+        }
+    }
+
+    /// Records that something was read again while the program runs.
+    pub async fn record_reload(&self, what: &str) {
+        let event = Event::of_service(EventType::ConfigChanged, "reload", what, self.clock.now());
+        if let Err(failure) = self.audit.record(event).await {
+            tracing::warn!(error = %failure, "a change of files could not be recorded");
+        }
+    }
+
+    /// Passes a permission on; a refusal is recorded as a denial of what `event` would have been.
+    pub(super) async fn permit(&self, permission: Result<(), Error>, event: &Event) -> Result<(), Error> {
+        if let Err(Error::NotPermitted(what)) = &permission {
+            let event = event.clone().of_kind(EventType::AccessDenied).failed(Severity::Warning);
+            self.record_denial(event, format!("may not {what}")).await;
+        }
+        permission
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_denials_is_counted_and_not_written_out() {
+        let (denials, begin) = (Denials::default(), Instant::now());
+        let recorded = (0..1000).filter(|_| denials.next(begin).is_some()).count();
+        assert_eq!(recorded, 50);
+        assert_eq!(denials.next(begin + Duration::from_secs(1)), Some(950));
+        assert_eq!(denials.next(begin + Duration::from_secs(1)), Some(0));
+    }
+}
