@@ -159,7 +159,8 @@ fn a_flood_of_five_thousand_connections_leaves_room_for_others() {
         if number % 1000 == 999 {
             control.compare(&appliance);
             let held = connections(&appliance);
-            assert!(held <= idle + 1100, "{held} connections are held");
+            // Two descriptors each, and a few that are being closed.
+            assert!(held <= idle + 2 * 1000 + 200, "{held} descriptors are held");
         }
     }
     println!("p99 {:?}, of the control {:?}", control.worst, control.quiet);
