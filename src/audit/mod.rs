@@ -3,6 +3,7 @@
 //! [`Recorded`] is minted only after `fdatasync`, and only from it can a signature be released.
 
 mod event;
+pub mod merkle;
 mod reader;
 mod writer;
 
