@@ -2,6 +2,7 @@
 //!
 //! [`Recorded`] is minted only after `fdatasync`, and only from it can a signature be released.
 
+pub mod checkpoint;
 mod event;
 pub mod merkle;
 mod reader;
