@@ -114,8 +114,13 @@ fn refusal<T>(what: &str, result: Result<T, cryptoki::error::Error>) -> RvError 
     }
 }
 
+/// The one object of this class of an attestation key.
 fn only(session: &Session, class: ObjectClass) -> ObjectHandle {
-    let found = session.find_objects(&[Attribute::Class(class)]).unwrap();
+    let mut found = session.find_objects(&[Attribute::Class(class)]).unwrap();
+    found.retain(|object| match session.get_attributes(*object, &[AttributeType::Label]).unwrap().as_slice() {
+        [Attribute::Label(label)] => label.starts_with(format!("{SIGNER}:").as_bytes()),
+        other => panic!("{other:?}"),
+    });
     assert_eq!(found.len(), 1, "{class}");
     found[0]
 }

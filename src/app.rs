@@ -19,6 +19,7 @@ use crate::{
     secret::SecretError,
     service::{
         self, Keyring, Policy, Service,
+        checkpoints::Checkpoints,
         first_key::{self, Asker, Findings},
         lifecycle::Actor,
         marker::{Marker, Mismatch},
@@ -141,7 +142,9 @@ impl Opened {
 
     /// Whether a first key may be made here.
     pub async fn permit_first_key(&self, asker: &Asker, config: &Config) -> Result<(), StartError> {
-        let key_objects = self.token.key_objects(format!("{}:", config.signer.id)).await?;
+        let mut key_objects = self.token.key_objects(format!("{}:", config.signer.id)).await?;
+        // An audit key without a ledger says as well that this signer had keys here.
+        key_objects.extend(self.token.key_objects(token::audit_label_prefix(&config.signer.id)).await?);
         let findings = Findings {
             standing: &self.standing,
             token_serial: &self.token.identity().serial,
@@ -179,11 +182,29 @@ impl App {
         }
         // Keys that were generated and never active: making the first one was cut short.
         let never_active = opened.standing.keys().all(|key| key.activated_at.is_none());
-        let first_key_wanted = never_active && asker.may_on(&opened.token.identity().serial);
+        let may_make = asker.may_on(&opened.token.identity().serial);
+        let first_key_wanted = never_active && may_make;
         opened.check_active_key().await?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
         publish_zeros(&metrics);
-        let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
+        let audit_keys = opened.token.audit_keys(&config.signer.id).await?;
+        let public_keys: Vec<_> = audit_keys.iter().map(|key| key.public_key().clone()).collect();
+        let trail = Audit::open(audit::Opening {
+            config: &config.audit,
+            source: &source(config),
+            keys: &public_keys,
+            copies: audit::Copies::default(),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+        })?;
+        let audit::Opened { audit, closings, origin, .. } = trail;
+        let origin = config.audit.origin.clone().or(origin);
+        let checkpoints = Checkpoints::new(
+            origin.unwrap_or_else(|| config.audit.new_origin(config.signer.id.as_str(), &host())),
+            config.audit.checkpoint_interval,
+            0,
+            closings,
+        );
         let token = opened.token;
         let ledger = ledger(config, &token)?;
         let (nonces, fleet) = shared_state(config).await?;
@@ -209,12 +230,14 @@ impl App {
                 clock_skew: config.nonce.clock_skew,
                 nonce_window: config.nonce.window,
                 patience: config.token.call_deadline,
+                audit_warn_below: config.audit.warn_below_bytes,
             },
             keyring,
             fleet,
             instance: instance(config),
             nonces,
             audit,
+            checkpoints,
             token,
             clock,
             metrics,
@@ -229,6 +252,7 @@ impl App {
             let id = service.make_first_key(&Actor::program(asker.name())).await?;
             tracing::info!(key_id = %id, "the first key is active");
         }
+        service.choose_audit_key(may_make, &Actor::program(asker.name())).await?;
         Ok(Self { service: Arc::new(service), _state: state })
     }
 
@@ -260,6 +284,9 @@ impl App {
         let code = supervisor::run(servers, &self.service, signals, config.fleet.refresh, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
+            if let Err(error) = self.service.checkpoint().await {
+                tracing::warn!(%error, "the last records have no checkpoint; the next start signs one");
+            }
         }
         Ok(code)
     }

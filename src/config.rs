@@ -111,6 +111,7 @@ impl Config {
         self.key_policy.check()?;
         self.nonce.check()?;
         self.redis.as_ref().map_or(Ok(()), redis::Config::check)?;
+        self.audit.check()?;
         self.http.check()?;
         if self.http.listen == self.metrics.listen && self.http.listen.port() != 0 {
             return Err("http.listen and metrics.listen are the same address".into());

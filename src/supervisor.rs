@@ -26,6 +26,9 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
 
+/// How often it is asked whether a checkpoint is due.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(500);
+
 /// The signals that mean something, taken before anything else happens: by default each of them
 /// would end the process on the spot.
 pub struct Signals {
@@ -64,6 +67,7 @@ pub async fn run(
         tokio::spawn(chores(Arc::clone(service), rotate)),
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
+        tokio::spawn(take_checkpoints(Arc::clone(service))),
     ];
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     ready();
@@ -118,6 +122,21 @@ async fn tell_fleet(service: Arc<Service>) {
     }
 }
 
+/// Has the trail's head signed in the token from time to time.
+async fn take_checkpoints(service: Arc<Service>) {
+    let mut healthy = true;
+    loop {
+        tokio::time::sleep(CHECKPOINT_LOOK).await;
+        let result = service.checkpoint_when_due().await;
+        match (&result, healthy) {
+            (Err(error), true) => tracing::warn!(%error, "the audit trail's head could not be signed"),
+            (Ok(()), false) => tracing::info!("the audit trail's head is signed again"),
+            (Ok(()), true) | (Err(_), false) => {}
+        }
+        healthy = result.is_ok();
+    }
+}
+
 /// What is done beside serving. None of it decides anything: deadlines count at use.
 async fn chores(service: Arc<Service>, mut rotate: Signal) {
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
@@ -135,7 +154,7 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
             // Health shows whether it failed.
             _ = nonce_store.tick() => drop(service.nonces.ping().await),
             _ = upkeep.tick() => keeper.run(&service).await,
-            _ = rotate.recv() => match service.audit.rotate(service.clock.now()).await {
+            _ = rotate.recv() => match service.audit.rotate().await {
                 Ok(closed) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),
                 Err(error) => tracing::error!(%error, "the audit file could not be rotated"),
             },

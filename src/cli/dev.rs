@@ -198,7 +198,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         key_policy: KeyPolicy::default(),
         nonce: nonce::Config::default(),
         redis: options.redis.clone().map(|url| redis::Config { url: Some(url.into()), ..redis::Config::default() }),
-        audit: audit::Config { directory: layout.audit.clone() },
+        audit: audit::Config { directory: layout.audit.clone(), ..audit::Config::default() },
         http: http::Config { listen: options.http, ..http::Config::default() },
         metrics: http::MetricsConfig { listen: options.metrics },
         log: telemetry::Config::default(),

@@ -13,6 +13,7 @@ use actix_web::{
 use serde::Serialize;
 
 use crate::{
+    audit::Stop,
     key::KeyState,
     nonce::Refusal,
     service::{Class, Error},
@@ -112,6 +113,14 @@ kinds! {
         "Nothing was signed. Repeat later; operators find the cause in the log and GET /healthz.";
     AUDIT_UNAVAILABLE = "audit-unavailable", SERVICE_UNAVAILABLE, "The audit trail cannot be written",
         "Nothing is signed without a record. Operators find the cause in the log and GET /healthz.";
+    AUDIT_DISK_FULL = "audit-disk-full", SERVICE_UNAVAILABLE, "The disk of the audit trail is full",
+        "Nothing is signed without a record. Make room on the disk: signing goes on by itself. Keys can still be revoked and rotated.";
+    AUDIT_READ_ONLY = "audit-read-only", SERVICE_UNAVAILABLE, "The file system of the audit trail is read-only",
+        "Nothing is signed without a record. Make it writable: signing goes on by itself.";
+    AUDIT_FILE_LOST = "audit-file-lost", SERVICE_UNAVAILABLE, "The file of the audit trail was moved, replaced or removed",
+        "Nothing is signed without a record. Find the file and put it back, then start the signer again: it checks the trail.";
+    AUDIT_ROLLED_BACK = "audit-rolled-back", SERVICE_UNAVAILABLE, "The audit trail is not the one that others remember",
+        "Nothing is signed until an operator decides; GET /healthz says what was found and how to go on.";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "The signer found itself in a state it must not be in",
         "Nothing was released. Operators find the cause in the log under the request id.";
 }
@@ -259,10 +268,22 @@ impl From<Error> for Problem {
                 Self::new(&TOKEN_UNAVAILABLE, "").retry_after(5)
             }
             Error::Audit(crate::audit::Error::Busy) => Self::new(&BUSY, "").retry_after(1),
-            Error::Audit(crate::audit::Error::Failed) => Self::new(&AUDIT_UNAVAILABLE, "").retry_after(30),
+            Error::Audit(crate::audit::Error::Stopped(stop)) => stopped_trail(stop),
+            Error::Audit(crate::audit::Error::Withheld(_)) => Self::new(&AUDIT_ROLLED_BACK, "").retry_after(60),
+            Error::NoAuditKey => Self::new(&AUDIT_UNAVAILABLE, "").retry_after(30),
             Error::Internal(_) => Self::new(&INTERNAL, ""),
         }
     }
+}
+
+fn stopped_trail(stop: Stop) -> Problem {
+    let kind = match stop {
+        Stop::DiskFull => &AUDIT_DISK_FULL,
+        Stop::ReadOnly => &AUDIT_READ_ONLY,
+        Stop::FileLost => &AUDIT_FILE_LOST,
+        Stop::Failed => &AUDIT_UNAVAILABLE,
+    };
+    Problem::new(kind, "").retry_after(30)
 }
 
 fn refused_nonce(refusal: Refusal) -> Problem {

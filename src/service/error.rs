@@ -2,7 +2,8 @@
 
 use crate::{
     attestation::InvalidField,
-    audit, fleet,
+    audit::{self, Stop},
+    fleet,
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
     nonce,
     timestamp::Timestamp,
@@ -65,6 +66,10 @@ pub enum Error {
     Token(#[source] token::Error),
     #[error("audit: {0}")]
     Audit(#[source] audit::Error),
+    #[error(
+        "the token has no audit key of this signer, and the configuration does not allow making one: run `verification-signer init --config FILE`"
+    )]
+    NoAuditKey,
     #[error(transparent)]
     LedgerUnavailable(#[from] LedgerUnavailable),
     #[error(transparent)]
@@ -117,6 +122,8 @@ impl Error {
             | Self::FleetLock(_)
             | Self::NonceStore(_)
             | Self::LedgerUnavailable(_)
+            | Self::NoAuditKey
+            | Self::Audit(audit::Error::Stopped(Stop::DiskFull | Stop::ReadOnly | Stop::FileLost) | audit::Error::Withheld(_))
             | Self::Ledger(_) => Class::Dependency,
             Self::Token(error) => match error {
                 token::Error::Busy | token::Error::Deadline(_) => Class::Busy,
@@ -131,7 +138,7 @@ impl Error {
                 | token::Error::KeyPolicy(_)
                 | token::Error::Call(_) => Class::Dependency,
             },
-            Self::Audit(audit::Error::Failed) | Self::Internal(_) => Class::Fatal,
+            Self::Audit(audit::Error::Stopped(Stop::Failed)) | Self::Internal(_) => Class::Fatal,
         }
     }
 
@@ -179,7 +186,7 @@ impl Error {
             Self::Token(token::Error::Busy) => "token_busy",
             Self::Token(token::Error::Deadline(_)) => "token_deadline",
             Self::Token(_) => "token",
-            Self::Audit(_) => "audit",
+            Self::Audit(_) | Self::NoAuditKey => "audit",
             Self::LedgerUnavailable(_) | Self::Ledger(_) => "ledger",
             Self::Internal(_) => "internal",
         }

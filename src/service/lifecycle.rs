@@ -13,7 +13,7 @@ use der::asn1::OctetString;
 
 use crate::{
     attestation::InvalidField,
-    audit::{Event as AuditEvent, EventType, Severity},
+    audit::{self, Event as AuditEvent, EventType, Severity},
     fleet::Guard,
     key::{
         Algorithm, Event, KeyEntry, KeyId, KeyState, Rotation, RotationStatus, Standing,
@@ -139,7 +139,11 @@ impl Service {
                 ok: true,
                 detail: standing.as_ref().map_or_else(|_| String::new(), |s| self.successor_detail(s, algorithm, now)),
             },
-            Check { item: "audit_writable", ok: !self.audit.has_failed(), detail: String::new() },
+            Check {
+                item: "audit_writable",
+                ok: !matches!(self.audit.trouble(), Err(audit::Error::Stopped(stop)) if stop != audit::Stop::DiskFull),
+                detail: self.audit.trouble().map_or_else(|trouble| trouble.to_string(), |()| String::new()),
+            },
         ])
     }
 
@@ -318,7 +322,7 @@ impl Service {
 
     /// Takes the fleet lock, waiting for whoever has it: at a first start that is an appliance
     /// which makes the very key that is wanted.
-    async fn wait_to_change(&self) -> Result<Change, Error> {
+    pub(super) async fn wait_to_change(&self) -> Result<Change, Error> {
         const PATIENCE: Duration = Duration::from_secs(60);
         const PAUSE: Duration = Duration::from_millis(50);
         let begun = Instant::now();

@@ -2,6 +2,7 @@
 //! happen. Everything below is an adapter, everything above a skin.
 
 pub mod attest;
+pub mod checkpoints;
 pub mod error;
 pub mod evidence;
 pub mod first_key;
@@ -84,6 +85,7 @@ pub struct Service {
     pub instance: String,
     pub nonces: Arc<dyn nonce::Store>,
     pub audit: Audit,
+    pub checkpoints: checkpoints::Checkpoints,
     pub token: Arc<Token>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,

@@ -136,6 +136,8 @@ pub struct Policy {
     pub nonce_window: Duration,
     /// How long a retry waits for the first try to finish.
     pub patience: Duration,
+    /// Health warns when less is free on the disk of the audit trail.
+    pub audit_warn_below: u64,
 }
 
 /// A client may have this attestation signed, once.
