@@ -27,7 +27,7 @@ use crate::{
         readiness::LastProbe,
     },
     supervisor::{self, Signals},
-    token::{self, DataObjectLedger, KeyRef, Token},
+    token::{self, AuditKey, DataObjectLedger, KeyRef, Token},
 };
 
 /// Why the appliance does not start. Every message says what was refused and why.
@@ -55,6 +55,10 @@ pub enum StartError {
     Mismatch(#[from] Mismatch),
     #[error("{0}")]
     FirstKey(#[from] first_key::Refusal),
+    #[error(
+        "the audit trail in {path} was signed by an audit key that the token does not show: find the right token, or move the trail aside to begin a new one"
+    )]
+    AuditKeyMissing { path: PathBuf },
     #[error("the active key {key_id} is not usable: {source}")]
     ActiveKey { key_id: String, source: Box<token::Error> },
     #[error("{0}")]
@@ -81,7 +85,8 @@ impl StartError {
             Self::Config(_)
             | Self::RedisConfig(_)
             | Self::Secret(_)
-            | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
+            | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_))
+            | Self::Service(service::Error::NoAuditKey) => ExitCode::Config,
             // An HSM that is not reachable yet looks like no token at all: starting again may help,
             // and tries no PIN.
             Self::Token(token::Error::NoToken { .. }) => ExitCode::Unavailable,
@@ -96,6 +101,7 @@ impl StartError {
             | Self::Mismatch(_)
             | Self::FirstKey(_)
             | Self::ActiveKey { .. }
+            | Self::AuditKeyMissing { .. }
             | Self::Service(_)
             | Self::Metrics(_)
             | Self::Redis(_)
@@ -187,7 +193,7 @@ impl App {
         opened.check_active_key().await?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
         publish_zeros(&metrics);
-        let audit_keys = opened.token.audit_keys(&config.signer.id).await?;
+        let audit_keys = audit_keys(config, &opened.token).await?;
         let public_keys: Vec<_> = audit_keys.iter().map(|key| key.public_key().clone()).collect();
         let trail = Audit::open(audit::Opening {
             config: &config.audit,
@@ -297,6 +303,22 @@ impl App {
         service.audit.record(event).await.map_err(service::Error::from)?;
         Ok(())
     }
+}
+
+/// The audit keys on the token. Where the trail has been signed there must be one, so it is looked
+/// for more than once: a token that others are logging in to can look empty for a moment.
+async fn audit_keys(config: &Config, token: &Token) -> Result<Vec<AuditKey>, StartError> {
+    const PAUSE: Duration = Duration::from_millis(150);
+    let directory = &config.audit.directory;
+    let was_signed = audit::was_signed(directory);
+    for _ in 0..3 {
+        let found = token.audit_keys(&config.signer.id).await?;
+        if !found.is_empty() || !was_signed {
+            return Ok(found);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(StartError::AuditKeyMissing { path: directory.clone() })
 }
 
 fn lock_state(config: &Config) -> Result<DirectoryLock, StartError> {

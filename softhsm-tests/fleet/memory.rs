@@ -77,7 +77,8 @@ fn the_fleet_remembers_for_an_appliance_that_has_lost_its_state() {
     let redis = RedisServer::start(&[]);
     let forget = |home: &Path| {
         fs::remove_dir_all(home.join("state")).unwrap();
-        fs::remove_file(home.join("audit/audit.log")).unwrap();
+        fs::remove_dir_all(home.join("audit")).unwrap();
+        fs::create_dir(home.join("audit")).unwrap();
     };
     let refusal = restored_token_is_refused(&lock(&redis), forget);
     assert!(refusal.contains("the fleet's memory in Redis"), "{refusal}");

@@ -7,6 +7,8 @@ mod condition;
 mod config;
 mod copies;
 mod event;
+mod export;
+mod filter;
 mod handle;
 pub mod merkle;
 mod opening;
@@ -15,6 +17,7 @@ mod replay;
 mod saved;
 mod segment;
 mod space;
+mod verifier;
 mod writer;
 
 #[cfg(test)]
@@ -26,10 +29,14 @@ pub use condition::Stop;
 pub use config::Config;
 pub use copies::Copies;
 pub use event::{Event, EventType, Outcome, Severity, Source};
+pub use export::{Format, export, exported, mark_exported};
+pub use filter::Filter;
 pub use handle::{Audit, Intent, Opened, Opening};
 pub use opening::Closing;
 pub use reader::{mentions_keys, revoked_keys};
-pub use saved::{Position, save as save_checkpoint};
+pub use saved::{Position, save as save_checkpoint, was_signed};
+
+pub use verifier::{KEYS, Report, keys_from_pem, verify};
 
 use crate::evidence::Receipt;
 

@@ -89,6 +89,12 @@ pub fn load_retired(directory: &Path, keys: &[PublicKey]) -> Result<Option<(Posi
     restore(&path(directory, RETIRED), keys)
 }
 
+/// Whether the trail was ever signed.
+#[must_use]
+pub fn was_signed(directory: &Path) -> bool {
+    [CHECKPOINT, STATE, RETIRED].iter().any(|name| path(directory, name).exists())
+}
+
 /// The last checkpoint's note.
 pub fn last_note(directory: &Path) -> io::Result<Option<String>> {
     match std::fs::read_to_string(path(directory, CHECKPOINT)) {

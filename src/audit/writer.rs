@@ -103,6 +103,7 @@ pub struct Writer {
     pub listeners: Listeners,
     /// The last line was torn: the first write ends it.
     pub wants_newline: bool,
+    #[expect(dead_code, reason = "held for as long as the writer lives")]
     pub lock: DirectoryLock,
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod audit;
 mod check;
 mod dev;
 mod init;
@@ -29,6 +30,9 @@ enum Command {
     Check(ConfigFile),
     /// Generate and activate the first key on an empty token.
     Init(ConfigFile),
+    /// Verify or export an audit trail.
+    #[command(subcommand)]
+    Audit(audit::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +58,7 @@ impl Cli {
             Command::Serve(file) => file.load().and_then(|config| serve::run(&config)),
             Command::Dev(options) => dev::run(&options),
             Command::Check(file) => file.load().and_then(|config| check::run(&config)),
+            Command::Audit(command) => audit::run(&command),
             Command::Init(file) => file.load().and_then(|config| init::run(&config)),
         };
         result.unwrap_or_else(|code| code)
