@@ -203,7 +203,7 @@ impl App {
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
         })?;
-        let audit::Opened { audit, closings, origin, .. } = trail;
+        let audit::Opened { audit, closings, index, origin, .. } = trail;
         let origin = config.audit.origin.clone().or(origin);
         let checkpoints = Checkpoints::new(
             origin.unwrap_or_else(|| config.audit.new_origin(config.signer.id.as_str(), &host())),
@@ -244,6 +244,7 @@ impl App {
             nonces,
             audit,
             checkpoints,
+            index,
             token,
             clock,
             metrics,

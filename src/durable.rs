@@ -193,6 +193,11 @@ pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
     Ok(DirectoryLock(file))
 }
 
+/// Makes a rename or removal in the directory of `path` durable.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    sync_directory(parent(path))
+}
+
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

@@ -87,6 +87,12 @@ impl Checkpoint {
         found.map(|()| checkpoint)
     }
 
+    /// The size that a note of our own states. Nothing is verified.
+    #[must_use]
+    pub fn size_of(note: &str) -> Option<u64> {
+        Some(Self::parse(note.split_once("\n\n")?.0)?.size)
+    }
+
     /// The three lines of the text, without the last newline. No extension lines: nobody signs them here.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split('\n');

@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 
 use super::{
-    Config, Error, Event, EventType, OpenError, Outcome, Recorded, Severity, Source, Written,
+    Config, Error, Event, EventType, Index, OpenError, Outcome, Recorded, Severity, Source, Written,
     condition::{Condition, Stop},
     copies::Copies,
     opening::{self, Closing, Found},
     replay::{OpenIntent, REPAIR},
-    saved::Position,
+    saved::{self, Position},
     segment,
     space::Space,
     writer::{Encoded, Job, Listeners, Pending, RotationPolicy, Writer, allowed},
@@ -51,8 +51,7 @@ pub struct Opened {
     pub audit: Audit,
     /// Segments that want a checkpoint, now and from now on.
     pub closings: UnboundedReceiver<Closing>,
-    /// Rings when there is something to index.
-    pub wake: crossbeam_channel::Receiver<()>,
+    pub index: Index,
     /// The log's name in its last checkpoint.
     pub origin: Option<String>,
     pub position: Position,
@@ -104,7 +103,11 @@ impl Audit {
         writer.begin(&found).map_err(|error| unusable(std::io::Error::other(error.to_string())))?;
         let Found { origin, position, .. } = found;
         thread::Builder::new().name("audit-writer".into()).spawn(move || writer.run(&queue)).map_err(unusable)?;
-        Ok(Opened { audit: Self { jobs, condition, directory: config.directory.clone() }, closings: wanted, wake, origin, position })
+        let base = saved::load_retired(&directory, keys).ok().flatten();
+        let base = base.map(|(position, _)| position.tree).unwrap_or_default();
+        let index = Index::start(&directory, Arc::clone(&condition), wake, &position, base).map_err(unusable)?;
+        let audit = Self { jobs, condition, directory: config.directory.clone() };
+        Ok(Opened { audit, closings: wanted, index, origin, position })
     }
 
     /// Appends a record; returns when it is on disk.

@@ -9,7 +9,9 @@ mod copies;
 mod event;
 mod export;
 mod filter;
+mod gzip;
 mod handle;
+pub mod index;
 pub mod merkle;
 mod opening;
 mod reader;
@@ -32,9 +34,10 @@ pub use event::{Event, EventType, Outcome, Severity, Source};
 pub use export::{Format, export, exported, mark_exported};
 pub use filter::Filter;
 pub use handle::{Audit, Intent, Opened, Opening};
+pub use index::{Index, IndexError, Page, Query};
 pub use opening::Closing;
 pub use reader::{mentions_keys, revoked_keys};
-pub use saved::{Position, save as save_checkpoint, was_signed};
+pub use saved::{Position, last_note, save as save_checkpoint, was_signed};
 
 pub use verifier::{KEYS, Report, keys_from_pem, verify};
 

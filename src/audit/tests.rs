@@ -302,3 +302,107 @@ async fn files_are_closed_by_size_and_by_age() {
     }
     assert_eq!(audit.record(event()).await.unwrap().sequence(), 32);
 }
+
+fn keyed(kind: EventType, key: &str, second: i64) -> Event {
+    let at = now().plus_seconds(second);
+    Event::of_service(kind, "sign", format!("resource {second}"), at).by(&format!("actor {}", second % 7)).detail("key_id", key)
+}
+
+async fn found(index: &Index, filter: Filter, newest_first: bool) -> Vec<u64> {
+    index.caught_up().await.unwrap();
+    let (mut cursor, mut all) = (None, Vec::new());
+    loop {
+        let query = Query { filter: filter.clone(), limit: 7, newest_first, cursor };
+        let page = index.search(&query).unwrap();
+        all.extend(page.records.iter().map(|line| filter::Facts::parse(line).unwrap().sequence));
+        cursor = page.next;
+        if cursor.is_none() {
+            return all;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_search_finds_what_a_reading_of_all_records_finds() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open_with(&Config { rotate_bytes: 4096, ..config(directory.path()) }).unwrap();
+    for second in 0..60 {
+        let kind = if second % 3 == 0 { EventType::KeyAccessed } else { EventType::AttestationSigned };
+        opened.audit.record(keyed(kind, if second % 5 == 0 { "s:1" } else { "s:2" }, second)).await.unwrap();
+    }
+    let filters = [
+        Filter::default(),
+        Filter { event_type: Some(EventType::KeyAccessed), ..Filter::default() },
+        Filter { key_id: Some("s:1".into()), ..Filter::default() },
+        Filter { key_id: Some("s:1".into()), event_type: Some(EventType::KeyAccessed), actor: Some("actor 2".into()), ..Filter::default() },
+        Filter { resource: Some("resource 33".into()), ..Filter::default() },
+        Filter { severity: Some(Severity::Critical), ..Filter::default() },
+        Filter { since: Some(now().plus_seconds(20)), until: Some(now().plus_seconds(30)), ..Filter::default() },
+        Filter { since: Some(now().plus_seconds(58)), outcome: Some(Outcome::Success), ..Filter::default() },
+        Filter { until: Some(now().plus_seconds(-1)), ..Filter::default() },
+    ];
+    let mut text = Vec::new();
+    for filter in filters {
+        text.clear();
+        export(directory.path(), &filter, Format::JsonLines, &mut text).unwrap();
+        let mut expected: Vec<_> =
+            text.split(|b| *b == b'\n').filter_map(filter::Facts::parse).map(|facts| facts.sequence).collect();
+        assert_eq!(found(&opened.index, filter.clone(), false).await, expected, "{filter:?}");
+        expected.reverse();
+        assert_eq!(found(&opened.index, filter.clone(), true).await, expected, "{filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_is_missing_or_does_not_fit_is_made_anew() {
+    type Damage = fn(&Path);
+    let remove = |directory: &Path, name: &str| fs::remove_file(directory.join(name)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open_with(&config(directory.path())).unwrap();
+    for second in 0..20 {
+        opened.audit.record(keyed(EventType::KeyAccessed, "s:1", second)).await.unwrap();
+    }
+    opened.index.caught_up().await.unwrap();
+    let root = opened.index.root(20).unwrap();
+    drop(opened);
+    let damages: [Damage; 4] = [
+        |_| {},
+        |directory| fs::write(directory.join("audit.nodes"), vec![0; 32 * 38]).unwrap(),
+        |directory| fs::write(directory.join("audit.index"), "not a database".repeat(1000)).unwrap(),
+        |directory| fs::File::options().write(true).open(directory.join("audit.nodes")).unwrap().set_len(64).unwrap(),
+    ];
+    let _ = remove;
+    for damage in damages {
+        drop(open_with(&config(directory.path())).unwrap());
+        damage(directory.path());
+        let opened = open_with(&config(directory.path())).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while opened.index.caught_up().await.is_err() || opened.index.root(20).ok() != Some(root) {
+            assert!(Instant::now() < deadline, "the index is never made");
+        }
+        assert_eq!(found(&opened.index, Filter::default(), false).await, (1..=20).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn proofs_hold_against_the_signed_head() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open_with(&config(directory.path())).unwrap();
+    let mut old = None;
+    for second in 0..23 {
+        opened.audit.record(keyed(EventType::KeyAccessed, "s:1", second)).await.unwrap();
+        if second == 9 {
+            old = Some(sign(&opened.audit).await);
+        }
+    }
+    let (old, head) = (old.unwrap(), sign(&opened.audit).await);
+    opened.index.caught_up().await.unwrap();
+    for sequence in 1..=head.size {
+        let (line, path) = (opened.index.record(sequence).unwrap(), opened.index.inclusion(sequence, head.size).unwrap());
+        assert!(merkle::verify_inclusion(&merkle::leaf_hash(&line), sequence - 1, head.size, &path, &head.root));
+    }
+    let path = opened.index.consistency(old.size, head.size).unwrap();
+    assert!(merkle::verify_consistency((old.size, &old.root), (head.size, &head.root), &path));
+    assert!(matches!(opened.index.inclusion(24, 24), Err(IndexError::Beyond { records: 23 })));
+    assert!(matches!(opened.index.inclusion(0, 23), Err(IndexError::Beyond { .. })));
+}

@@ -2,6 +2,7 @@
 //! `problem.rs` is the only place with error status codes.
 
 pub mod attestations;
+pub mod audit;
 pub mod body;
 pub mod exposition;
 pub mod health;

@@ -13,7 +13,7 @@ use actix_web::{
 use serde::Serialize;
 
 use crate::{
-    audit::Stop,
+    audit::{IndexError, Stop},
     key::KeyState,
     nonce::Refusal,
     service::{Class, Error},
@@ -113,6 +113,14 @@ kinds! {
         "Nothing was signed. Repeat later; operators find the cause in the log and GET /healthz.";
     AUDIT_UNAVAILABLE = "audit-unavailable", SERVICE_UNAVAILABLE, "The audit trail cannot be written",
         "Nothing is signed without a record. Operators find the cause in the log and GET /healthz.";
+    NO_CHECKPOINT = "no-checkpoint", NOT_FOUND, "The trail has not been signed yet",
+        "Ask again in a minute.";
+    NO_SUCH_RECORD = "no-such-record", NOT_FOUND, "The trail is not that long",
+        "GET /api/v1/audit?limit=1 shows the last record.";
+    SEARCH_TOO_BROAD = "search-too-broad", BAD_REQUEST, "The search would take too long",
+        "Give a time range (since, until), or a condition that fewer records fulfil.";
+    INDEX_BUILDING = "index-building", SERVICE_UNAVAILABLE, "The index of the trail is being made",
+        "Ask again later; signing goes on meanwhile.";
     AUDIT_DISK_FULL = "audit-disk-full", SERVICE_UNAVAILABLE, "The disk of the audit trail is full",
         "Nothing is signed without a record. Make room on the disk: signing goes on by itself. Keys can still be revoked and rotated.";
     AUDIT_READ_ONLY = "audit-read-only", SERVICE_UNAVAILABLE, "The file system of the audit trail is read-only",
@@ -270,9 +278,19 @@ impl From<Error> for Problem {
             Error::Audit(crate::audit::Error::Busy) => Self::new(&BUSY, "").retry_after(1),
             Error::Audit(crate::audit::Error::Stopped(stop)) => stopped_trail(stop),
             Error::Audit(crate::audit::Error::Withheld(_)) => Self::new(&AUDIT_ROLLED_BACK, "").retry_after(60),
+            Error::Trail(error) => unanswered(&error),
             Error::NoAuditKey => Self::new(&AUDIT_UNAVAILABLE, "").retry_after(30),
             Error::Internal(_) => Self::new(&INTERNAL, ""),
         }
+    }
+}
+
+fn unanswered(error: &IndexError) -> Problem {
+    match error {
+        IndexError::Building { .. } => Problem::new(&INDEX_BUILDING, format!("{error}.")).retry_after(5),
+        IndexError::TooBroad => Problem::new(&SEARCH_TOO_BROAD, ""),
+        IndexError::Beyond { .. } => Problem::new(&NO_SUCH_RECORD, format!("{error}.")),
+        IndexError::Io(_) | IndexError::Database(_) => Problem::new(&INDEX_BUILDING, "").retry_after(5),
     }
 }
 

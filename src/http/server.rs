@@ -17,7 +17,7 @@ use actix_web::{
 };
 
 use super::{
-    Config, MetricsConfig, attestations, body, exposition, health, index, jwks, keys, lifecycle, nonces, opaque,
+    Config, MetricsConfig, attestations, audit, body, exposition, health, index, jwks, keys, lifecycle, nonces, opaque,
     problem, request, rotations, signer,
 };
 use crate::service::Service;
@@ -153,7 +153,12 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/attestations/verify", attestations::verify))
         .service(post("/api/v1/sign", opaque::sign))
         .service(post("/api/v1/sign/test", opaque::test))
-        .service(post("/api/v1/verify", opaque::verify));
+        .service(post("/api/v1/verify", opaque::verify))
+        .service(get("/api/v1/audit", audit::search))
+        .service(get("/api/v1/audit/checkpoint", audit::checkpoint))
+        .service(get("/api/v1/audit/proof", audit::proof))
+        .service(get("/api/v1/audit/consistency", audit::consistency))
+        .service(post("/api/v1/audit/rotate", audit::rotate));
 }
 
 fn get<F, Args>(path: &str, handler: F) -> Resource

@@ -74,6 +74,8 @@ pub enum Error {
     LedgerUnavailable(#[from] LedgerUnavailable),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error("audit trail: {0}")]
+    Trail(#[from] audit::IndexError),
     /// A promise of the program itself was broken; nothing was released.
     #[error("internal: {0}")]
     Internal(&'static str),
@@ -98,7 +100,10 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Nonce(nonce::Refusal::StoreFull) | Self::InProgress | Self::Audit(audit::Error::Busy) => Class::Busy,
-            Self::Field(_)
+            Self::Trail(audit::IndexError::Building { .. }) => Class::Busy,
+            Self::Trail(audit::IndexError::Io(_) | audit::IndexError::Database(_)) => Class::Dependency,
+            Self::Trail(audit::IndexError::TooBroad | audit::IndexError::Beyond { .. })
+            | Self::Field(_)
             | Self::Nonce(_)
             | Self::UnknownKey(_)
             | Self::KeyMayNotSign { .. }
@@ -186,7 +191,7 @@ impl Error {
             Self::Token(token::Error::Busy) => "token_busy",
             Self::Token(token::Error::Deadline(_)) => "token_deadline",
             Self::Token(_) => "token",
-            Self::Audit(_) | Self::NoAuditKey => "audit",
+            Self::Audit(_) | Self::NoAuditKey | Self::Trail(_) => "audit",
             Self::LedgerUnavailable(_) | Self::Ledger(_) => "ledger",
             Self::Internal(_) => "internal",
         }

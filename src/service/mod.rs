@@ -16,6 +16,7 @@ pub mod policy;
 pub mod readiness;
 mod release;
 pub mod revoke;
+pub mod trail;
 pub mod upkeep;
 pub mod verify;
 
@@ -29,7 +30,7 @@ pub use policy::{KeyPolicy, Policy};
 
 use crate::{
     attestation::{Issuer, Text},
-    audit::Audit,
+    audit::{Audit, Index},
     clock::Clock,
     fleet::Fleet,
     key::{KeyEntry, SignerId},
@@ -86,6 +87,7 @@ pub struct Service {
     pub nonces: Arc<dyn nonce::Store>,
     pub audit: Audit,
     pub checkpoints: checkpoints::Checkpoints,
+    pub index: Index,
     pub token: Arc<Token>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
