@@ -207,7 +207,7 @@ impl App {
         let origin = config.audit.origin.clone().or(origin);
         let checkpoints = Checkpoints::new(
             origin.unwrap_or_else(|| config.audit.new_origin(config.signer.id.as_str(), &host())),
-            config.audit.checkpoint_interval,
+            &config.audit,
             0,
             closings,
         );

@@ -26,6 +26,9 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
 
+/// How often closed files of the trail are looked at.
+const TIDY_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How often it is asked whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(500);
 
@@ -125,8 +128,14 @@ async fn tell_fleet(service: Arc<Service>) {
 /// Has the trail's head signed in the token from time to time.
 async fn take_checkpoints(service: Arc<Service>) {
     let mut healthy = true;
+    let mut tidy = tokio::time::interval(TIDY_INTERVAL);
     loop {
-        tokio::time::sleep(CHECKPOINT_LOOK).await;
+        tokio::select! {
+            () = tokio::time::sleep(CHECKPOINT_LOOK) => {}
+            _ = tidy.tick() => if let Err(error) = service.tidy_trail().await {
+                tracing::warn!(%error, "closed files of the audit trail could not be tidied up");
+            },
+        }
         let result = service.checkpoint_when_due().await;
         match (&result, healthy) {
             (Err(error), true) => tracing::warn!(%error, "the audit trail's head could not be signed"),

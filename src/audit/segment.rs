@@ -45,6 +45,25 @@ impl Segment {
         name.strip_suffix(".gz").unwrap_or(&name).to_owned()
     }
 
+    /// When it was closed, by its name.
+    #[must_use]
+    pub fn closed_at(&self) -> Option<Timestamp> {
+        let name = self.name();
+        let (stamp, _) = name.strip_prefix(OPEN)?.strip_prefix('.')?.rsplit_once('-')?;
+        // `20260131T093000.5Z`: the separators were left out.
+        let (date, time) = stamp.split_once('T').filter(|(date, time)| date.len() == 8 && time.len() >= 7)?;
+        let text = format!(
+            "{}-{}-{}T{}:{}:{}",
+            date.get(..4)?,
+            date.get(4..6)?,
+            date.get(6..)?,
+            time.get(..2)?,
+            time.get(2..4)?,
+            time.get(4..)?
+        );
+        Timestamp::parse(&text).ok()
+    }
+
     /// Where the checkpoint lies with which it was closed.
     #[must_use]
     pub fn checkpoint_path(&self) -> PathBuf {

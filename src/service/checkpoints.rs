@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc::UnboundedReceiver};
 use crate::{
     audit::{self, Closing, EventType, Position, checkpoint::Checkpoint},
     durable,
-    service::{Error, Service, lifecycle::Actor},
+    service::{Error, Service, lifecycle::Actor, tidy::Tidiness},
     token::AuditKey,
 };
 
@@ -23,6 +23,7 @@ const RECORDS: u64 = 50_000;
 pub struct Checkpoints {
     origin: String,
     interval: Duration,
+    pub(super) tidiness: Tidiness,
     key: OnceLock<AuditKey>,
     state: Mutex<State>,
 }
@@ -38,9 +39,10 @@ struct State {
 impl Checkpoints {
     /// Checkpoints of the log `origin`, of which the last covers `signed` records.
     #[must_use]
-    pub fn new(origin: String, interval: Duration, signed: u64, closings: UnboundedReceiver<Closing>) -> Self {
+    pub fn new(origin: String, config: &audit::Config, signed: u64, closings: UnboundedReceiver<Closing>) -> Self {
         let state = State { closings, unsigned: None, signed, last: Instant::now() };
-        Self { origin, interval, key: OnceLock::new(), state: Mutex::new(state) }
+        let (interval, tidiness) = (config.checkpoint_interval, Tidiness::new(config));
+        Self { origin, interval, tidiness, key: OnceLock::new(), state: Mutex::new(state) }
     }
 
     /// The log's name.
@@ -133,7 +135,10 @@ impl Service {
             None => return Err(Error::NoAuditKey),
         };
         self.checkpoints.sign_with(key);
-        Ok(())
+        let known = self.token.audit_keys(&self.signer.id).await?;
+        let pem: String = known.iter().map(|key| key.public_key().to_pem()).collect();
+        let path = self.audit.directory().join(audit::KEYS);
+        written(move || durable::replace(&path, pem.as_bytes())).await
     }
 
     /// Makes the audit key, under the fleet lock: another appliance may be about to.
@@ -144,17 +149,19 @@ impl Service {
         }
         let resource = self.signer.id.as_str();
         let event = actor.event(EventType::KeyGenerated, "generate_audit_key", resource, self.clock.now());
-        let intent = self.audit.intend(event.clone()).await?;
-        let key = self.token.generate_audit_key(&self.signer.id).await?;
-        let fingerprint = key.public_key().fingerprint();
-        tracing::info!(label = key.label(), fingerprint, "an audit key was made");
-        intent.conclude(event.detail("label", key.label()).detail("fingerprint", fingerprint)).await?;
+        let work = async { Ok(self.token.generate_audit_key(&self.signer.id).await?) };
+        let key = self
+            .on_record(event.clone(), work, |key| {
+                event.detail("label", key.label()).detail("fingerprint", key.public_key().fingerprint())
+            })
+            .await?;
+        tracing::info!(label = key.label(), "an audit key was made");
         Ok(key)
     }
 }
 
 /// Does file work where it holds up nothing.
-async fn written(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Result<(), Error> {
+pub(super) async fn written(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Result<(), Error> {
     let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     done.map_err(|error| {
         tracing::warn!(%error, "a checkpoint of the audit trail could not be written");

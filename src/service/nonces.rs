@@ -61,7 +61,13 @@ impl Service {
 
     /// Forgets nonces whose window has ended.
     pub async fn clean_up_nonces(&self) -> Result<u64, Error> {
-        Ok(self.nonces.cleanup(self.clock.now()).await?)
+        let now = self.clock.now();
+        let removed = self.nonces.cleanup(now).await?;
+        if removed > 0 {
+            let event = Event::of_service(EventType::NonceExpired, "forget", "nonces", now).detail("count", removed);
+            self.audit.record(event).await?;
+        }
+        Ok(removed)
     }
 
     fn window(&self, asked: Option<u64>) -> Result<Duration, Error> {

@@ -78,6 +78,7 @@ impl Service {
         if self.audit.free_bytes() < self.policy.audit_warn_below && self.audit.free_bytes() > 0 {
             warnings.push("the disk of the audit trail is nearly full: make room, or signing will stop".to_owned());
         }
+        warnings.extend(self.checkpoints.tidiness.warning());
         self.metrics.active_keys.set(i64::from(key.is_some()));
         #[expect(clippy::cast_precision_loss, reason = "an age in seconds is far below 2^52")]
         self.metrics.key_age_seconds.set(key_age.unwrap_or(0) as f64);

@@ -83,6 +83,13 @@ impl Writer {
         self.0.query_row(sql, [], place).optional()
     }
 
+    /// Forgets records that are not there any more.
+    pub fn forget(&self, until: u64) -> rusqlite::Result<()> {
+        self.0.execute("DELETE FROM records WHERE sequence <= ?1", [signed(until)])?;
+        self.0.execute("DELETE FROM blocks WHERE block < ?1", [signed(until / BLOCK)])?;
+        Ok(())
+    }
+
     /// Adds records in one transaction.
     pub fn add(&mut self, records: &[(Place, Facts)]) -> rusqlite::Result<()> {
         let transaction = self.0.transaction()?;
@@ -151,10 +158,11 @@ fn hash(field: Field, text: &str) -> i64 {
 }
 
 /// Places of records that may fit, in order.
-pub fn search(connection: &mut Connection, query: &Query) -> rusqlite::Result<Vec<Place>> {
+pub fn search(connection: &mut Connection, query: &Query, retired: u64) -> rusqlite::Result<Vec<Place>> {
     let begun = Instant::now();
     connection.progress_handler(10_000, Some(move || begun.elapsed().as_millis() > PATIENCE_MS))?;
     let Some((mut first, mut last)) = window(connection, &query.filter)? else { return Ok(Vec::new()) };
+    first = first.max(signed(retired) + 1);
     match query.cursor {
         Some(cursor) if query.newest_first => last = last.min(signed(cursor) - 1),
         Some(cursor) => first = first.max(signed(cursor) + 1),

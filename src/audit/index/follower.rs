@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -48,6 +48,8 @@ pub struct Follower {
     /// Size and root that the start-up check found: what the index must agree with.
     found: (u64, Hash),
     base: Frontier,
+    /// Records that retention has removed, and that are no longer in the database.
+    forgotten: u64,
     at: Option<At>,
 }
 
@@ -69,7 +71,7 @@ impl Follower {
         base: Frontier,
     ) -> Self {
         let found = (position.tree.size(), position.tree.root());
-        Self { directory: directory.to_owned(), condition, progress, found, base, at: None }
+        Self { directory: directory.to_owned(), condition, progress, found, base, forgotten: 0, at: None }
     }
 
     /// Follows until the writer is gone.
@@ -109,6 +111,11 @@ impl Follower {
             Some(at) => at,
             None => self.open()?,
         };
+        let retired = self.progress.retired.load(Ordering::Acquire);
+        if retired > self.forgotten {
+            at.database.forget(retired)?;
+            self.forgotten = retired;
+        }
         let (begun, mut said, first) = (Instant::now(), Instant::now(), at.tree.size());
         while at.tree.size() < self.condition.size() {
             let before = at.tree.size();

@@ -77,6 +77,8 @@ pub struct Page {
 #[derive(Default)]
 pub(super) struct Progress {
     indexed: AtomicU64,
+    /// Records that retention has removed.
+    retired: AtomicU64,
     moved: Notify,
 }
 
@@ -109,6 +111,7 @@ impl Index {
         base: merkle::Frontier,
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
+        progress.retired.store(base.size(), Ordering::Release);
         let follower = Follower::new(directory, Arc::clone(&condition), Arc::clone(&progress), position, base);
         thread::Builder::new().name("trail-index".into()).spawn(move || follower.run(&wake))?;
         let directory = directory.to_owned();
@@ -119,6 +122,17 @@ impl Index {
     #[must_use]
     pub fn indexed(&self) -> u64 {
         self.0.progress.indexed.load(Ordering::Acquire)
+    }
+
+    /// From now on the records up to this one are not there any more.
+    pub fn retire(&self, until: u64) {
+        self.0.progress.retired.store(until, Ordering::Release);
+    }
+
+    /// The frontier of the first `size` records. Blocking.
+    pub fn frontier(&self, size: u64) -> Result<merkle::Frontier, IndexError> {
+        self.has(size)?;
+        Ok(self.nodes()?.frontier(size)?.ok_or(io::Error::from(io::ErrorKind::InvalidData))?)
     }
 
     /// Waits a little until everything written before this call is indexed.
@@ -139,12 +153,20 @@ impl Index {
 
     /// One page of a search. Blocking.
     pub fn search(&self, query: &Query) -> Result<Page, IndexError> {
+        match self.search_once(query) {
+            // A file was compressed or closed meanwhile: under its new name it is found.
+            Err(IndexError::Io(error)) if error.kind() == io::ErrorKind::NotFound => self.search_once(query),
+            done => done,
+        }
+    }
+
+    fn search_once(&self, query: &Query) -> Result<Page, IndexError> {
         let pooled = self.0.readers.lock().pop();
         let mut connection = match pooled {
             Some(connection) => connection,
             None => database::reader(&self.0.directory.join(DATABASE))?,
         };
-        let places = database::search(&mut connection, query)?;
+        let places = database::search(&mut connection, query, self.0.progress.retired.load(Ordering::Acquire))?;
         self.0.readers.lock().push(connection);
         let next = places.last().filter(|_| places.len() == query.limit).map(|place| place.sequence);
         let mut records = Vec::with_capacity(places.len());
