@@ -4,14 +4,14 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     attestation::AttestationType,
-    audit::{self, Audit, Event, EventType, Source},
+    audit::{self, Audit, Event, EventType, Source, checkpoint::Checkpoint, witness::Memory},
     clock::Clock,
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
     fleet::{self, Fleet, RedisFleet, Single},
     http::Servers,
-    key::{Ledger, LedgerError, LedgerUnavailable, Standing, seen::Seen},
+    key::{Ledger, LedgerError, LedgerUnavailable, PublicKey, Standing, seen::Seen},
     ledger_file::FileLedger,
     metrics::Metrics,
     nonce::{self, ConnectError, MemoryStore, RedisStore},
@@ -25,8 +25,10 @@ use crate::{
         marker::{Marker, Mismatch},
         opaque::OpaqueOrder,
         readiness::LastProbe,
+        witness::Witness,
     },
     supervisor::{self, Signals},
+    timestamp::Timestamp,
     token::{self, AuditKey, DataObjectLedger, KeyRef, Token},
 };
 
@@ -195,25 +197,25 @@ impl App {
         publish_zeros(&metrics);
         let audit_keys = audit_keys(config, &opened.token).await?;
         let public_keys: Vec<_> = audit_keys.iter().map(|key| key.public_key().clone()).collect();
+        let (nonces, fleet) = shared_state(config).await?;
+        let memory = Memory::load(&config.state.directory, &public_keys)
+            .map_err(|source| StartError::State { path: config.state.directory.join("audit-seen.json"), source })?;
+        let origin = origin(config, &public_keys);
         let trail = Audit::open(audit::Opening {
             config: &config.audit,
             source: &source(config),
             keys: &public_keys,
+            remembered: remembered(&memory, fleet.as_ref(), &origin).await?,
             copies: audit::Copies::default(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
         })?;
-        let audit::Opened { audit, closings, index, origin, .. } = trail;
-        let origin = config.audit.origin.clone().or(origin);
-        let checkpoints = Checkpoints::new(
-            origin.unwrap_or_else(|| config.audit.new_origin(config.signer.id.as_str(), &host())),
-            &config.audit,
-            0,
-            closings,
-        );
+        let audit::Opened { audit, closings, index, accepted: accepted_trail } = trail;
+        // A log never signs what contradicts its earlier heads: what was accepted is a new log.
+        let origin = if accepted_trail { renamed(config, clock.now()) } else { origin };
+        let checkpoints = Checkpoints::new(origin, &config.audit, 0, closings);
         let token = opened.token;
         let ledger = ledger(config, &token)?;
-        let (nonces, fleet) = shared_state(config).await?;
         let mut revoked_before = opened.marker.revoked()?;
         let mut accepted = opened.accepted;
         if !opened.marker.exists() {
@@ -245,6 +247,7 @@ impl App {
             audit,
             checkpoints,
             index,
+            witness: Witness::new(memory),
             token,
             clock,
             metrics,
@@ -260,6 +263,9 @@ impl App {
             tracing::info!(key_id = %id, "the first key is active");
         }
         service.choose_audit_key(may_make, &Actor::program(asker.name())).await?;
+        if accepted_trail {
+            service.accept_trail().await?;
+        }
         Ok(Self { service: Arc::new(service), _state: state })
     }
 
@@ -320,6 +326,41 @@ async fn audit_keys(config: &Config, token: &Token) -> Result<Vec<AuditKey>, Sta
         tokio::time::sleep(PAUSE).await;
     }
     Err(StartError::AuditKeyMissing { path: directory.clone() })
+}
+
+/// The log's name: the one that it has, unless the configuration names another.
+fn origin(config: &Config, keys: &[PublicKey]) -> String {
+    let known = audit::known_origin(&config.audit.directory, keys);
+    let base = base_origin(config);
+    match known {
+        Some(known) if config.audit.origin.is_none() || known.starts_with(&base) => known,
+        Some(_) | None => base,
+    }
+}
+
+fn base_origin(config: &Config) -> String {
+    config.audit.origin.clone().unwrap_or_else(|| config.audit.new_origin(config.signer.id.as_str(), &host()))
+}
+
+/// The name of a log that was accepted although it does not continue the one before.
+fn renamed(config: &Config, now: Timestamp) -> String {
+    format!("{}/{}", base_origin(config), now.to_string().replace([':', '-'], ""))
+}
+
+/// What others remember of this log: the state directory, Redis, and the other appliances.
+async fn remembered(
+    memory: &Memory,
+    fleet: &dyn Fleet,
+    origin: &str,
+) -> Result<Vec<(String, Checkpoint)>, StartError> {
+    let own = memory.last(origin).map(|seen| (memory.path().display().to_string(), seen));
+    let asking = fleet::Handed { origin: origin.to_owned(), ..fleet::Handed::default() };
+    let received = fleet.exchange(&asking).await?;
+    let head = received.head.map(|note| ("the fleet's memory in Redis".to_owned(), note));
+    let told = received.answers.into_iter().chain(head);
+    // What does not verify is nobody's word.
+    let believed = told.filter_map(|(who, note)| Some((who, memory.open(&note)?)));
+    Ok(own.into_iter().chain(believed.filter(|(_, seen)| seen.origin == origin)).collect())
 }
 
 fn lock_state(config: &Config) -> Result<DirectoryLock, StartError> {

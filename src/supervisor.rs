@@ -26,6 +26,9 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
 
+/// How often appliances tell each other of their trails.
+const WITNESS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often closed files of the trail are looked at.
 const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -71,6 +74,7 @@ pub async fn run(
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
         tokio::spawn(take_checkpoints(Arc::clone(service))),
+        tokio::spawn(be_a_witness(Arc::clone(service))),
     ];
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     ready();
@@ -122,6 +126,16 @@ async fn tell_fleet(service: Arc<Service>) {
     loop {
         tokio::time::sleep(REPORT_INTERVAL).await;
         let _ = service.fleet.report(&Seen::of(&service.keyring.standing()), Memory::Further).await;
+    }
+}
+
+/// Exchanges checkpoints with the fleet. Without Redis nobody is there to exchange with.
+async fn be_a_witness(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(WITNESS_INTERVAL).await;
+        if let Err(error) = service.witness_round().await {
+            tracing::debug!(%error, "no checkpoints were exchanged with the fleet");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 
 use super::{
     Config, Error, Event, EventType, Index, OpenError, Outcome, Recorded, Severity, Source, Written,
+    checkpoint::Checkpoint,
     condition::{Condition, Stop},
     copies::Copies,
     opening::{self, Closing, Found},
@@ -41,6 +42,8 @@ pub struct Opening<'a> {
     pub source: &'a Source,
     /// Public audit keys of the token, with which checkpoints were signed.
     pub keys: &'a [PublicKey],
+    /// Checkpoints of this very log that others remember, and who they are.
+    pub remembered: Vec<(String, Checkpoint)>,
     pub copies: Copies,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
@@ -52,16 +55,15 @@ pub struct Opened {
     /// Segments that want a checkpoint, now and from now on.
     pub closings: UnboundedReceiver<Closing>,
     pub index: Index,
-    /// The log's name in its last checkpoint.
-    pub origin: Option<String>,
-    pub position: Position,
+    /// The trail does not continue what others remember, and an operator accepted it.
+    pub accepted: bool,
 }
 
 impl Audit {
     /// Examines the trail in the configured directory and starts its writer. The directory must
     /// exist. What a crash left is put on record: torn bytes, and intents without an outcome.
     pub fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
-        let Opening { config, source, keys, copies, clock, metrics } = opening;
+        let Opening { config, source, keys, remembered, copies, clock, metrics } = opening;
         let directory = config.directory.clone();
         let unusable = |source| OpenError::Directory { path: directory.clone(), source };
         let lock = durable::lock_directory(&directory).map_err(|error| match error.kind() {
@@ -73,6 +75,7 @@ impl Audit {
             AppendLog::open(&path).and_then(|log| log.settle()).map_err(unusable)?;
         }
         let found = opening::examine(&directory, keys, progress())?;
+        let accepted = compare(&found, &remembered, config.accept_checkpoint.as_deref())?;
         let log = AppendLog::open(&path).map_err(unusable)?;
         let condition = Arc::new(Condition::default());
         condition.set_size(found.position.tree.size());
@@ -101,13 +104,13 @@ impl Audit {
             lock,
         };
         writer.begin(&found).map_err(|error| unusable(std::io::Error::other(error.to_string())))?;
-        let Found { origin, position, .. } = found;
+        let position = found.position;
         thread::Builder::new().name("audit-writer".into()).spawn(move || writer.run(&queue)).map_err(unusable)?;
         let base = saved::load_retired(&directory, keys).ok().flatten();
         let base = base.map(|(position, _)| position.tree).unwrap_or_default();
         let index = Index::start(&directory, Arc::clone(&condition), wake, &position, base).map_err(unusable)?;
         let audit = Self { jobs, condition, directory: config.directory.clone() };
-        Ok(Opened { audit, closings: wanted, index, origin, position })
+        Ok(Opened { audit, closings: wanted, index, accepted })
     }
 
     /// Appends a record; returns when it is on disk.
@@ -213,6 +216,28 @@ impl Audit {
     pub async fn failed(&self) {
         self.condition.failed().await;
     }
+}
+
+/// Compares what was found with what others remember. True when it differs and was accepted by name.
+fn compare(found: &Found, remembered: &[(String, Checkpoint)], accepted: Option<&str>) -> Result<bool, OpenError> {
+    let (size, root) = (found.position.tree.size(), found.position.tree.root());
+    let what = |seen: &Checkpoint| match seen.size.cmp(&size) {
+        std::cmp::Ordering::Greater => {
+            Some(format!("remembers {} records of this audit trail, but there are only {size}", seen.size))
+        }
+        std::cmp::Ordering::Equal if seen.root != root => {
+            Some(format!("remembers other records up to {size} of this audit trail"))
+        }
+        // Smaller ones are compared when the index is there.
+        std::cmp::Ordering::Equal | std::cmp::Ordering::Less => None,
+    };
+    let differs = remembered.iter().find_map(|(witness, seen)| Some((witness, what(seen)?)));
+    let Some((witness, what)) = differs else { return Ok(false) };
+    let accept = format!("{size}:{}", hex::encode(root));
+    if accepted == Some(&accept) {
+        return Ok(true);
+    }
+    Err(OpenError::Behind { witness: witness.clone(), what, accept })
 }
 
 /// Says from time to time how far a long reading has come.

@@ -21,6 +21,7 @@ mod segment;
 mod space;
 mod tidying;
 mod verifier;
+pub mod witness;
 mod writer;
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ pub use handle::{Audit, Intent, Opened, Opening};
 pub use index::{Index, IndexError, Page, Query};
 pub use opening::Closing;
 pub use reader::{mentions_keys, revoked_keys};
-pub use saved::{Position, last_note, save as save_checkpoint, save_retired, was_signed};
+pub use saved::{Position, last_note, save as save_checkpoint, save_retired, known_origin, was_signed};
 
 pub use tidying::{Removable, compress_one, discard, removable};
 pub use verifier::{KEYS, Report, keys_from_pem, verify};
@@ -107,4 +108,8 @@ pub enum OpenError {
         "the audit trail is damaged: {path}: {what}. Keep the directory for investigation (verification-signer audit verify says more), and put back what is missing, or move all of it aside"
     )]
     Damaged { path: PathBuf, what: String },
+    #[error(
+        "{witness} {what}: it was rolled back, or its newest files are missing. Put them back; to go on with the trail as it is now, set audit.accept_checkpoint = \"{accept}\" and start again"
+    )]
+    Behind { witness: String, what: String, accept: String },
 }

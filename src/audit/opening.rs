@@ -29,8 +29,6 @@ pub struct Closing {
 #[derive(Debug, Default)]
 pub struct Found {
     pub position: Position,
-    /// The log's name in its last checkpoint.
-    pub origin: Option<String>,
     /// Records in the last checkpoint.
     pub checkpoint_size: u64,
     pub torn: Option<Torn>,
@@ -189,8 +187,6 @@ impl Examination {
         }
         if let Some((size, _)) = expected.furthest() {
             found.checkpoint_size = size;
-            let note = saved::last_note(directory).map_err(|error| Wrong::new(directory, error))?;
-            found.origin = note.and_then(|note| Checkpoint::open(&note, keys).ok()).map(|known| known.origin);
         }
         found.position.begins_after = found.position.tree.size();
         found.position.offset = 0;
@@ -216,7 +212,6 @@ impl Examination {
         let mut expected = Expected::default();
         expected.add(checkpoint, &directory.join(saved::CHECKPOINT));
         let found = Found {
-            origin: Some(checkpoint.origin.clone()),
             checkpoint_size: checkpoint.size,
             position,
             ..Found::default()

@@ -95,6 +95,13 @@ pub fn was_signed(directory: &Path) -> bool {
     [CHECKPOINT, STATE, RETIRED].iter().any(|name| path(directory, name).exists())
 }
 
+/// The log's name in its last checkpoint.
+#[must_use]
+pub fn known_origin(directory: &Path, keys: &[PublicKey]) -> Option<String> {
+    let note = last_note(directory).ok().flatten()?;
+    Some(Checkpoint::open(&note, keys).ok()?.origin)
+}
+
 /// The last checkpoint's note.
 pub fn last_note(directory: &Path) -> io::Result<Option<String>> {
     match std::fs::read_to_string(path(directory, CHECKPOINT)) {

@@ -33,6 +33,7 @@ pub fn try_open(config: &Config) -> Result<Opened, OpenError> {
         config,
         source: &source(),
         keys: &keys(),
+        remembered: Vec::new(),
         copies: Copies::default(),
         clock: Clock::system(),
         metrics: Arc::new(Metrics::new().unwrap()),

@@ -104,7 +104,9 @@ impl Service {
         let size = position.tree.size();
         let note = self.sign_position(&position).await?;
         let directory = self.audit.directory().to_owned();
-        written(move || audit::save_checkpoint(&directory, &position, &note)).await?;
+        let saved = note.clone();
+        written(move || audit::save_checkpoint(&directory, &position, &saved)).await?;
+        self.remember_own(&note).await?;
         state.signed = size;
         state.last = Instant::now();
         self.metrics.audit_checkpoint_size.set(i64::try_from(size).unwrap_or(i64::MAX));
@@ -123,6 +125,17 @@ impl Service {
         };
         let signature = self.token.sign_tree_head(key, &checkpoint.text()).await?;
         checkpoint.note(key.public_key(), &signature).ok_or(Error::Internal("an audit key of a kind that signs no notes"))
+    }
+
+    /// Goes on with a trail that an operator accepted by name although others remember another.
+    pub async fn accept_trail(&self) -> Result<(), Error> {
+        tracing::warn!(origin = self.checkpoints.origin, "an operator accepted an audit trail that does not continue what others remember");
+        let event = audit::Event::of_service(EventType::SecurityAlert, "accept_checkpoint", "audit", self.clock.now())
+            .of_severity(audit::Severity::Critical)
+            .detail("origin", self.checkpoints.origin.clone())
+            .detail("records", self.audit.size());
+        self.audit.record(event).await?;
+        self.checkpoint().await
     }
 
     /// Chooses the audit key: the newest on the token. Where there is none, `may_make` says whether

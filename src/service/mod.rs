@@ -21,6 +21,7 @@ pub mod tidy;
 pub mod trail;
 pub mod upkeep;
 pub mod verify;
+pub mod witness;
 
 use std::sync::Arc;
 
@@ -90,6 +91,7 @@ pub struct Service {
     pub audit: Audit,
     pub checkpoints: checkpoints::Checkpoints,
     pub index: Index,
+    pub witness: witness::Witness,
     pub token: Arc<Token>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,

@@ -74,6 +74,12 @@ impl Service {
         .await
     }
 
+    /// The root of the first `size` records.
+    pub(super) async fn root_of_trail(&self, size: u64) -> Result<Hash, Error> {
+        self.index.caught_up().await?;
+        self.of_index(move |index| index.root(size)).await
+    }
+
     /// Closes the growing file, on record.
     pub async fn rotate_trail(&self, client: &Client) -> Result<String, Error> {
         let event = Event::of_client(EventType::ConfigChanged, "rotate_audit", "audit", client, self.clock.now());
