@@ -1,6 +1,11 @@
 //! The appliance put together: build → addresses → run until stopped.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     attestation::AttestationType,
@@ -9,7 +14,7 @@ use crate::{
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
-    fleet::{self, Fleet, RedisFleet, Single},
+    fleet::{self, Fleet, RecordStream, RedisFleet, Single},
     http::Servers,
     key::{Ledger, LedgerError, LedgerUnavailable, PublicKey, Standing, seen::Seen},
     ledger_file::FileLedger,
@@ -75,6 +80,8 @@ pub enum StartError {
     Fleet(#[from] fleet::Error),
     #[error("signal handlers cannot be installed: {0}")]
     Signals(std::io::Error),
+    #[error("copies of the audit records: {0}")]
+    Copies(std::io::Error),
     #[error("cannot listen: {0}; name another address, or stop whatever listens there")]
     Listen(std::io::Error),
 }
@@ -109,6 +116,7 @@ impl StartError {
             | Self::Redis(_)
             | Self::Signals(_)
             | Self::Fleet(_)
+            | Self::Copies(_)
             | Self::Listen(_) => ExitCode::Unavailable,
         }
     }
@@ -197,7 +205,7 @@ impl App {
         publish_zeros(&metrics);
         let audit_keys = audit_keys(config, &opened.token).await?;
         let public_keys: Vec<_> = audit_keys.iter().map(|key| key.public_key().clone()).collect();
-        let (nonces, fleet) = shared_state(config).await?;
+        let SharedState { nonces, fleet, pool } = shared_state(config).await?;
         let memory = Memory::load(&config.state.directory, &public_keys)
             .map_err(|source| StartError::State { path: config.state.directory.join("audit-seen.json"), source })?;
         let origin = origin(config, &public_keys);
@@ -206,7 +214,7 @@ impl App {
             source: &source(config),
             keys: &public_keys,
             remembered: remembered(&memory, fleet.as_ref(), &origin).await?,
-            copies: audit::Copies::default(),
+            copies: copies(config, pool, &metrics)?,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
         })?;
@@ -402,9 +410,41 @@ fn revoked_by_the_trail(config: &Config, standing: &Standing) -> Result<Seen, St
     Ok(Seen { revoked: revoked.map(|key| key.public_key.fingerprint()).collect(), ..Seen::default() })
 }
 
+/// What appliances share.
+struct SharedState {
+    nonces: Arc<dyn nonce::Store>,
+    fleet: Arc<dyn Fleet>,
+    pool: Option<Arc<Pool>>,
+}
+
+/// Who gets copies of the audit records.
+fn copies(config: &Config, pool: Option<Arc<Pool>>, metrics: &Metrics) -> Result<audit::Copies, StartError> {
+    let mut copies = audit::Copies::default();
+    let dropped = |receiver: &str| metrics.audit_copies_dropped.with_label_values(&[receiver]);
+    if config.audit.journald {
+        let missed = dropped("journald");
+        let received = copies.add(missed.clone());
+        audit::journald::start(Path::new(audit::journald::SOCKET), received, missed).map_err(StartError::Copies)?;
+    }
+    if let Some(pool) = pool.filter(|_| config.audit.redis_stream_length > 0) {
+        let missed = dropped("redis");
+        let mut received = copies.add(missed.clone());
+        let length = config.audit.redis_stream_length;
+        let stream = RecordStream::new(pool, &config.signer.id, &instance(config), length);
+        tokio::spawn(async move {
+            while let Some(lines) = received.recv().await {
+                if stream.add(&lines).await.is_err() {
+                    missed.inc_by(audit::records(&lines));
+                }
+            }
+        });
+    }
+    Ok(copies)
+}
+
 /// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
 /// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
-async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn Fleet>), StartError> {
+async fn shared_state(config: &Config) -> Result<SharedState, StartError> {
     let Some(redis) = &config.redis else {
         if !config.fleet.single {
             tracing::warn!(
@@ -412,11 +452,13 @@ async fn shared_state(config: &Config) -> Result<(Arc<dyn nonce::Store>, Arc<dyn
                  only: name a Redis, or set fleet.single = true"
             );
         }
-        return Ok((Arc::new(MemoryStore::new(config.nonce.clone())), Arc::new(Single::default())));
+        let nonces = Arc::new(MemoryStore::new(config.nonce.clone()));
+        return Ok(SharedState { nonces, fleet: Arc::new(Single::default()), pool: None });
     };
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
     let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id).await?;
-    Ok((Arc::new(store), Arc::new(RedisFleet::new(pool, &config.signer.id, &instance(config)))))
+    let fleet = Arc::new(RedisFleet::new(Arc::clone(&pool), &config.signer.id, &instance(config)));
+    Ok(SharedState { nonces: Arc::new(store), fleet, pool: Some(pool) })
 }
 
 /// Counters that alerts ask about are there from the first scrape on, not from the first event.

@@ -112,6 +112,9 @@ impl Config {
         self.nonce.check()?;
         self.redis.as_ref().map_or(Ok(()), redis::Config::check)?;
         self.audit.check()?;
+        if self.audit.redis_stream_length > 0 && self.redis.is_none() {
+            return Err("audit.redis_stream_length needs [redis]".into());
+        }
         self.http.check()?;
         if self.http.listen == self.metrics.listen && self.http.listen.port() != 0 {
             return Err("http.listen and metrics.listen are the same address".into());

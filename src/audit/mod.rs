@@ -12,6 +12,7 @@ mod filter;
 mod gzip;
 mod handle;
 pub mod index;
+pub mod journald;
 pub mod merkle;
 mod opening;
 mod reader;
@@ -31,7 +32,7 @@ use std::{io, path::PathBuf};
 
 pub use condition::Stop;
 pub use config::Config;
-pub use copies::Copies;
+pub use copies::{Copies, records};
 pub use event::{Event, EventType, Outcome, Severity, Source};
 pub use export::{Format, export, exported, mark_exported};
 pub use filter::Filter;

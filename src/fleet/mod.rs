@@ -11,6 +11,7 @@
 
 mod redis;
 mod single;
+mod stream;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 
 pub use redis::RedisFleet;
 pub use single::Single;
+pub use stream::RecordStream;
 
 use crate::key::seen::Seen;
 

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde_json::json;
 
 use super::keys::KeyView;
-use crate::{nonce::WINDOW_SECONDS, service::Service};
+use crate::{audit::checkpoint, nonce::WINDOW_SECONDS, service::Service};
 
 /// The signer, its policy, and its keys.
 pub async fn signer(service: web::Data<Service>) -> HttpResponse {
@@ -42,6 +42,14 @@ pub async fn signer(service: web::Data<Service>) -> HttpResponse {
                 "window_seconds_maximum": WINDOW_SECONDS.end(),
                 "clock_skew_seconds": service.policy.clock_skew_seconds(),
             },
+        },
+        "audit": {
+            "origin": service.checkpoints.origin(),
+            "public_key": service.checkpoints.key().map(|key| key.public_key().to_pem()),
+            "verifier_key": service
+                .checkpoints
+                .key()
+                .and_then(|key| checkpoint::verifier_key(service.checkpoints.origin(), key.public_key())),
         },
         "keys": keys,
     }))
