@@ -302,14 +302,23 @@ impl App {
         ready: impl FnOnce(),
     ) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
+        self.sign_trail().await;
         let code = supervisor::run(servers, &self.service, signals, config.fleet.refresh, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
-            if let Err(error) = self.service.checkpoint().await {
-                tracing::warn!(%error, "the last records have no checkpoint; the next start signs one");
-            }
+            self.sign_trail().await;
         }
         Ok(code)
+    }
+
+    /// Has the trail's head signed, and tells the fleet. What does not succeed is tried again later.
+    async fn sign_trail(&self) {
+        if let Err(error) = self.service.checkpoint().await {
+            tracing::warn!(%error, "the audit trail's head could not be signed");
+        }
+        if let Err(error) = self.service.witness_round().await {
+            tracing::warn!(%error, "the fleet was not told of the audit trail's head");
+        }
     }
 
     async fn note(&self, kind: EventType, action: &'static str) -> Result<(), StartError> {

@@ -92,7 +92,7 @@ impl Audit {
             begins_after: found.position.begins_after,
             open: found.position.open.clone(),
             closed: found.position.closed.clone(),
-            opened_at: clock.now(),
+            opened_at: std::time::Instant::now(),
             source: serde_json::to_vec(source).expect("a source is plain text"),
             space: Space::new(&directory, config.reserve_bytes, config.stop_below_bytes),
             rotation: RotationPolicy { bytes: config.rotate_bytes, age: config.rotate_age },

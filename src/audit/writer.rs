@@ -26,7 +26,6 @@ use crate::{
     clock::Clock,
     durable::{AppendError, AppendLog, DirectoryLock},
     metrics::Metrics,
-    timestamp::Timestamp,
 };
 
 /// Records in one write.
@@ -92,7 +91,8 @@ pub struct Writer {
     pub begins_after: u64,
     pub open: BTreeMap<u64, OpenIntent>,
     pub closed: Vec<String>,
-    pub opened_at: Timestamp,
+    /// By a clock that nobody sets: a jump of the wall clock closes no file.
+    pub opened_at: Instant,
     /// The `source` of every record, encoded once.
     pub source: Vec<u8>,
     pub space: Space,
@@ -309,9 +309,7 @@ impl Writer {
     }
 
     fn rotate_when_old(&mut self) {
-        let age = self.clock.now().seconds_since(self.opened_at);
-        let limit = i64::try_from(self.rotation.age.as_secs()).unwrap_or(i64::MAX);
-        if age >= limit {
+        if self.opened_at.elapsed() >= self.rotation.age {
             let _ = self.rotate();
         }
     }
@@ -330,13 +328,13 @@ impl Writer {
         if let Some(stop) = self.condition.stop() {
             return Err(Error::Stopped(stop));
         }
-        self.opened_at = self.clock.now();
+        self.opened_at = Instant::now();
         if self.log.as_ref().is_some_and(AppendLog::is_empty) {
             // There is nothing to close.
             return Ok(self.directory.join(segment::OPEN));
         }
         let log = self.log.take().ok_or(Error::Stopped(Stop::Failed))?;
-        let name = segment::closed_name(self.opened_at, self.tree.size());
+        let name = segment::closed_name(self.clock.now(), self.tree.size());
         let closed = self.directory.join(&name);
         match log.rotate(&closed) {
             Ok(log) => {
