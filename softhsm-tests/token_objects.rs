@@ -83,7 +83,11 @@ fn without_a_login_neither_private_key_nor_ledger_is_listed() {
     let site = Site::with_key();
     let listing = pkcs11_tool::objects(&site.pkcs11_tool().public(&["--list-objects"]));
     assert_eq!(listing.len(), 3, "{listing:#?}");
-    assert_eq!(listing.iter().filter(|object| object.starts_with("Public Key Object")).count(), 2, "its own and the audit key's");
+    assert_eq!(
+        listing.iter().filter(|object| object.starts_with("Public Key Object")).count(),
+        2,
+        "its own and the audit key's"
+    );
     assert!(listing.iter().any(|object| object.starts_with("Certificate Object")));
 }
 

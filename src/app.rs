@@ -365,11 +365,7 @@ fn renamed(config: &Config, now: Timestamp) -> String {
 }
 
 /// What others remember of this log: the state directory, Redis, and the other appliances.
-async fn remembered(
-    memory: &Memory,
-    fleet: &dyn Fleet,
-    origin: &str,
-) -> Result<Vec<(String, Checkpoint)>, StartError> {
+async fn remembered(memory: &Memory, fleet: &dyn Fleet, origin: &str) -> Result<Vec<(String, Checkpoint)>, StartError> {
     let own = memory.last(origin).map(|seen| (memory.path().display().to_string(), seen));
     let asking = fleet::Handed { origin: origin.to_owned(), ..fleet::Handed::default() };
     let received = fleet.exchange(&asking).await?;

@@ -1,7 +1,7 @@
 //! Copies in a Redis stream.
 
-use crate::support::{eventually, redis::RedisServer, signer::Signer, tool};
 use crate::fleet::races::lock;
+use crate::support::{eventually, redis::RedisServer, signer::Signer, tool};
 
 #[test]
 fn every_record_gets_into_the_stream_of_the_fleet() {

@@ -78,14 +78,14 @@ fn a_full_disk_stops_signing_lets_keys_be_revoked_and_recovers() {
     assert_eq!(signer.states(), ["revoked", "active"]);
     assert_eq!(signer.try_attest_or_refused().problem(), "audit-disk-full");
     fs::remove_file(disk.0.join("filler")).unwrap();
-    eventually("signing goes on by itself", || {
-        (signer.post_empty("/api/v1/sign/test").status == 200).then_some(())
-    });
+    eventually("signing goes on by itself", || (signer.post_empty("/api/v1/sign/test").status == 200).then_some(()));
     assert_eq!(signer.signing_key(), key(2));
     signer.get("/healthz").ok();
     assert_eq!(signer.metric(HEALTH), "1");
     let trail = signer.trail();
-    for expected in ["security_alert disk_full success", "key_revoked revoke success", "security_alert disk_has_room success"] {
+    for expected in
+        ["security_alert disk_full success", "key_revoked revoke success", "security_alert disk_has_room success"]
+    {
         assert!(trail.contains(&expected.to_owned()), "{expected}: {trail:#?}");
     }
     verifies(&disk.0);

@@ -38,7 +38,9 @@ impl Trail {
         crate::support::eventually("the last record is covered", || {
             copy(&source, &directory);
             let text = verify(&directory).text;
-            let count = |word: &str| text.lines().find(|line| line.starts_with(word))?.split_whitespace().nth(1)?.parse::<u64>().ok();
+            let count = |word: &str| {
+                text.lines().find(|line| line.starts_with(word))?.split_whitespace().nth(1)?.parse::<u64>().ok()
+            };
             let covered = text.split("covers ").nth(1)?.split(' ').next()?.parse::<u64>().ok();
             (count("records") == covered).then_some(())
         });
@@ -139,7 +141,9 @@ fn mutations(count: usize) {
         copy(&trail.directory, &trail.work);
         let what = mutate(&trail, &mut dice);
         let Err(found) = trail.verdict() else { panic!("round {round}: {what} was not found") };
-        kinds.insert(found.split_once(": ").unwrap().1.chars().filter(|c| !c.is_ascii_digit()).take(40).collect::<String>());
+        kinds.insert(
+            found.split_once(": ").unwrap().1.chars().filter(|c| !c.is_ascii_digit()).take(40).collect::<String>(),
+        );
         assert!(found.contains("audit."), "{what} was not located: {found}");
     }
     println!("{count} mutations, all found, as: {kinds:#?}");

@@ -52,7 +52,8 @@ pub fn closed(directory: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.retain(|path| {
         let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("audit.log.") && !name.ends_with(".checkpoint") && !name.ends_with(".new")
+        let ending = name.rsplit('.').next().unwrap();
+        name.starts_with("audit.log.") && !["checkpoint", "new"].contains(&ending)
     });
     found.sort();
     found

@@ -34,7 +34,10 @@ fn rolled_back(signer: &mut Signer, forget: impl FnOnce(&Path)) -> String {
 }
 
 fn accept(signer: &Signer, refusal: &str) {
-    let (_, rest) = refusal.split_once("audit.accept_checkpoint = \\\"").or(refusal.split_once("audit.accept_checkpoint = \"")).unwrap();
+    let (_, rest) = refusal
+        .split_once("audit.accept_checkpoint = \\\"")
+        .or(refusal.split_once("audit.accept_checkpoint = \""))
+        .unwrap();
     let named = rest.split(['"', '\\']).next().unwrap();
     let text = fs::read_to_string(signer.config()).unwrap();
     let accepted = text.replacen("[audit]\n", &format!("[audit]\naccept_checkpoint = \"{named}\"\n"), 1);
@@ -95,7 +98,7 @@ fn the_other_appliances_remember_when_redis_was_cleared() {
         let (_, note) = notes.as_object()?.iter().find(|(origin, _)| origin.contains("first"))?;
         note.as_str()?.lines().nth(1)?.parse::<u64>().ok()
     };
-    eventually("the second follows the first", || witnessed());
+    eventually("the second follows the first", witnessed);
     first.attest();
     first.stop();
     copy(&directory, &home.path().join("older"));

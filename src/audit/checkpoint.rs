@@ -75,9 +75,9 @@ impl Checkpoint {
         let mut found = Err(Invalid::UnknownKey);
         for line in signatures.lines() {
             let (name, bytes) = signature_line(line).ok_or(Invalid::Malformed)?;
-            let key = keys.iter().find(|key| {
-                name == checkpoint.origin && key_id(name, key).is_some_and(|id| bytes.starts_with(&id))
-            });
+            let key = keys
+                .iter()
+                .find(|key| name == checkpoint.origin && key_id(name, key).is_some_and(|id| bytes.starts_with(&id)));
             if let Some(key) = key {
                 // A known key's signature that does not verify spoils the whole note.
                 verify(key, &checkpoint.text(), &bytes[4..])?;
@@ -192,7 +192,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_published_example_is_read() {
-        // C2SP signed-note and tlog-checkpoint, with the vkey of the Go checksum database's example.
+        // The example of C2SP tlog-checkpoint.
         let note = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n";
         // Its key is not ours to know: the form is accepted, and the signature passed over.
         assert_eq!(Checkpoint::open(note, &[key(1).1]), Err(Invalid::UnknownKey));
@@ -206,8 +206,7 @@ pub(crate) mod tests {
 
         let secret = p256::ecdsa::SigningKey::from_slice(&[3; 32]).unwrap();
         let public = PublicKey::P256(*secret.verifying_key());
-        let raw: p256::ecdsa::Signature =
-            secret.sign_prehash(&Sha256::digest(checkpoint().text().text())).unwrap();
+        let raw: p256::ecdsa::Signature = secret.sign_prehash(&Sha256::digest(checkpoint().text().text())).unwrap();
         let note = checkpoint().note(&public, &public.normalize(&raw.to_bytes()).unwrap()).unwrap();
         assert_eq!(Checkpoint::open(&note, &[public]), Ok(checkpoint()));
     }

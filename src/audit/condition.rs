@@ -29,12 +29,18 @@ impl Stop {
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
-            Self::DiskFull => "the disk of the audit trail is full: nothing is signed until there is room; revocations are still recorded",
-            Self::ReadOnly => "the file system of the audit trail is read-only: nothing is signed until it can be written",
+            Self::DiskFull => {
+                "the disk of the audit trail is full: nothing is signed until there is room; revocations are still recorded"
+            }
+            Self::ReadOnly => {
+                "the file system of the audit trail is read-only: nothing is signed until it can be written"
+            }
             Self::FileLost => {
                 "audit.log was moved, replaced or removed while it was written: nothing is signed; find it, and start again"
             }
-            Self::Failed => "the audit trail could not be written: the process ends; start-up finds out what is on disk",
+            Self::Failed => {
+                "the audit trail could not be written: the process ends; start-up finds out what is on disk"
+            }
         }
     }
 }

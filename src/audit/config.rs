@@ -99,12 +99,13 @@ impl Config {
     /// The name of a new log here: `<signer>/<host>/<directory>`, what a name cannot hold escaped.
     #[must_use]
     pub fn new_origin(&self, signer: &str, host: &str) -> String {
+        const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
         let mut name = format!("{signer}/{host}");
         for byte in self.directory.to_string_lossy().bytes() {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'/') {
                 name.push(char::from(byte));
             } else {
-                name.push_str(&format!("%{byte:02X}"));
+                name.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
             }
         }
         name

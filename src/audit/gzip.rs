@@ -111,7 +111,8 @@ mod tests {
     fn any_part_of_a_compressed_file_reads_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.log.x-1");
-        let text: Vec<u8> = (0..200_000u32).flat_map(|number| format!("line {}\n", number % 977).into_bytes()).collect();
+        let text: Vec<u8> =
+            (0..200_000u32).flat_map(|number| format!("line {}\n", number % 977).into_bytes()).collect();
         std::fs::write(&path, &text).unwrap();
         let compressed = compress(&path).unwrap();
         assert!(!path.exists() && compressed.metadata().unwrap().len() < text.len() as u64 / 4);

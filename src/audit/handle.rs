@@ -261,7 +261,10 @@ impl Writer {
         let now = self.clock.now();
         let mut events = Vec::new();
         if let Some(torn) = &found.torn {
-            tracing::warn!(bytes = torn.bytes, "the last audit record is torn (a crash in mid-write): it stays, and is accounted for");
+            tracing::warn!(
+                bytes = torn.bytes,
+                "the last audit record is torn (a crash in mid-write): it stays, and is accounted for"
+            );
             let event = Event::of_service(EventType::Error, REPAIR, "audit", now)
                 .of_severity(Severity::Warning)
                 .detail("torn_bytes", torn.bytes)
@@ -269,7 +272,12 @@ impl Writer {
             events.push(event);
         }
         for (sequence, intent) in &found.position.open {
-            tracing::warn!(sequence, action = intent.action, resource = intent.resource, "announced, and its outcome is unknown");
+            tracing::warn!(
+                sequence,
+                action = intent.action,
+                resource = intent.resource,
+                "announced, and its outcome is unknown"
+            );
             events.push(Event::of_lost_intent(*sequence, intent, now));
         }
         self.begin_with(&events, found.wants_newline)

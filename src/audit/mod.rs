@@ -40,7 +40,7 @@ pub use handle::{Audit, Intent, Opened, Opening};
 pub use index::{Index, IndexError, Page, Query};
 pub use opening::Closing;
 pub use reader::{mentions_keys, revoked_keys};
-pub use saved::{Position, last_note, save as save_checkpoint, save_retired, known_origin, was_signed};
+pub use saved::{Position, known_origin, last_note, save as save_checkpoint, save_retired, was_signed};
 
 pub use tidying::{Removable, compress_one, discard, removable};
 pub use verifier::{KEYS, Report, keys_from_pem, verify};

@@ -45,8 +45,8 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    pub(super) fn new(path: &Path, what: impl ToString) -> Self {
-        Self { path: path.to_owned(), what: what.to_string() }
+    pub(super) fn new(path: &Path, what: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), what: what.into() }
     }
 }
 
@@ -96,11 +96,11 @@ pub fn checkpoints_beside(directory: &Path, segments: &[Segment], keys: &[Public
     for path in closed.chain([directory.join(saved::CHECKPOINT)]) {
         match std::fs::read_to_string(&path) {
             Ok(note) => {
-                let checkpoint = Checkpoint::open(&note, keys).map_err(|error| Wrong::new(&path, error))?;
+                let checkpoint = Checkpoint::open(&note, keys).map_err(|error| Wrong::new(&path, error.to_string()))?;
                 expected.add(&checkpoint, &path);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Wrong::new(&path, error)),
+            Err(error) => return Err(Wrong::new(&path, error.to_string())),
         }
     }
     Ok(expected)
@@ -123,11 +123,11 @@ pub fn walk(
     mut each: impl FnMut(&Line<'_>, &Head<'_>, &Replay) -> Result<(), Wrong>,
 ) -> Result<End, Wrong> {
     let path = &segment.path;
-    let mut lines = segment.lines_from(offset).map_err(|error| Wrong::new(path, error))?;
+    let mut lines = segment.lines_from(offset).map_err(|error| Wrong::new(path, error.to_string()))?;
     let mut unfinished = None;
-    while let Some(line) = lines.next().map_err(|error| Wrong::new(path, error))? {
+    while let Some(line) = lines.next().map_err(|error| Wrong::new(path, error.to_string()))? {
         if line.is_whole {
-            if let Some(head) = replay.line(&line).map_err(|fault| Wrong::new(path, fault))? {
+            if let Some(head) = replay.line(&line).map_err(|fault| Wrong::new(path, fault.to_string()))? {
                 each(&line, &head, replay)?;
             }
         } else if unfinished.is_some() || line.bytes.len() as u64 >= segment::LONGEST_LINE {
@@ -143,9 +143,9 @@ pub fn walk(
 pub fn end_of_closed(segment: &Segment, end: &End, replay: &Replay) -> Result<(), Wrong> {
     if let Some((offset, bytes)) = &end.unfinished {
         let fault = Fault::Unfinished { offset: *offset, bytes: bytes.len() as u64 };
-        return Err(Wrong::new(&segment.path, fault));
+        return Err(Wrong::new(&segment.path, fault.to_string()));
     }
-    replay.end_of_segment().map_err(|fault| Wrong::new(&segment.path, fault))?;
+    replay.end_of_segment().map_err(|fault| Wrong::new(&segment.path, fault.to_string()))?;
     match segment.last {
         Some(last) if last != replay.tree.size() => Err(Wrong::new(
             &segment.path,
@@ -172,9 +172,9 @@ struct Examination {
 
 impl Examination {
     fn begin(directory: &Path, keys: &[PublicKey]) -> Result<Self, Wrong> {
-        let segments = segment::list(directory).map_err(|error| Wrong::new(directory, error))?;
+        let segments = segment::list(directory).map_err(|error| Wrong::new(directory, error.to_string()))?;
         let kept = |kept: Result<_, saved::Unusable>, name: &str| {
-            kept.map_err(|error| Wrong::new(&directory.join(name), error))
+            kept.map_err(|error| Wrong::new(&directory.join(name), error.to_string()))
         };
         if let Some((position, checkpoint)) = kept(saved::load(directory, keys), "audit.state")? {
             return Self::from_saved(directory, segments, position, &checkpoint);
@@ -211,11 +211,7 @@ impl Examination {
             segments.into_iter().filter(|segment| segment.last.is_none_or(|last| last > begin)).collect();
         let mut expected = Expected::default();
         expected.add(checkpoint, &directory.join(saved::CHECKPOINT));
-        let found = Found {
-            checkpoint_size: checkpoint.size,
-            position,
-            ..Found::default()
-        };
+        let found = Found { checkpoint_size: checkpoint.size, position, ..Found::default() };
         let examination = Self { segments, found, expected, offset };
         examination.check_length(directory)?;
         Ok(examination)
@@ -296,7 +292,7 @@ impl Examination {
         if let Some((offset, bytes)) = &end.unfinished {
             self.found.wants_newline = true;
             let line = Line { offset: *offset, bytes, is_whole: true };
-            replay.line(&line).map_err(|fault| Wrong::new(&segment.path, fault))?;
+            replay.line(&line).map_err(|fault| Wrong::new(&segment.path, fault.to_string()))?;
         }
         Ok(())
     }

@@ -77,7 +77,9 @@ pub struct Torn {
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    #[error("at byte {offset}: record {found} where {expected} must follow: records are missing, doubled or out of order")]
+    #[error(
+        "at byte {offset}: record {found} where {expected} must follow: records are missing, doubled or out of order"
+    )]
     Sequence { offset: u64, expected: u64, found: u64 },
     #[error("at byte {offset}: {bytes} byte(s) that are no record, and record {before} does not account for them")]
     Garbage { offset: u64, bytes: u64, before: u64 },

@@ -131,8 +131,7 @@ fn restore(path: &Path, keys: &[PublicKey]) -> Result<Option<(Position, Checkpoi
     };
     let stored: Stored = serde_json::from_slice(&bytes).map_err(|_| Unusable::Unreadable)?;
     let checkpoint = Checkpoint::open(&stored.checkpoint, keys)?;
-    let peaks: Option<Vec<Hash>> =
-        stored.peaks.iter().map(|hash| hex::decode(hash).ok()?.try_into().ok()).collect();
+    let peaks: Option<Vec<Hash>> = stored.peaks.iter().map(|hash| hex::decode(hash).ok()?.try_into().ok()).collect();
     let tree = peaks.and_then(|peaks| Frontier::from_parts(checkpoint.size, peaks)).ok_or(Unusable::Hashes)?;
     if tree.root() != checkpoint.root {
         return Err(Unusable::Hashes);

@@ -119,7 +119,10 @@ async fn one_record_is_one_line_whatever_it_says() {
     open(directory.path()).record(event()).await.unwrap();
     let text = fs::read_to_string(log(directory.path())).unwrap();
     assert_eq!(text.lines().count(), 1);
-    assert_eq!((&records(directory.path())[0]["type"], &records(directory.path())[0]["source"]["service"]), (&"service_started".into(), &"s".into()));
+    assert_eq!(
+        (&records(directory.path())[0]["type"], &records(directory.path())[0]["source"]["service"]),
+        (&"service_started".into(), &"s".into())
+    );
 }
 
 #[tokio::test]
@@ -137,7 +140,9 @@ async fn a_torn_record_stays_is_accounted_for_and_does_not_count() {
         assert_eq!(open(directory.path()).record(event()).await.unwrap().sequence(), 4);
         // What was torn is part of the trail now.
         let text = fs::read(log(directory.path())).unwrap();
-        let without: Vec<u8> = [&text[..content.len() - torn.len()], &text[content.len() + usize::from(!torn.ends_with(b"\n"))..]].concat();
+        let without: Vec<u8> =
+            [&text[..content.len() - torn.len()], &text[content.len() + usize::from(!torn.ends_with(b"\n"))..]]
+                .concat();
         fs::write(log(directory.path()), without).unwrap();
         fs::remove_file(directory.path().join("audit.state")).unwrap();
         assert!(refusal(directory.path()).contains("accounts for torn bytes that are not there"));
@@ -205,7 +210,10 @@ async fn a_closed_file_that_is_gone_is_missed() {
     open(directory.path());
     fs::rename(&closed, directory.path().join("elsewhere")).unwrap();
     let refusal = refusal(directory.path());
-    assert!(refusal.contains("is missing") && refusal.contains(closed.file_name().unwrap().to_str().unwrap()), "{refusal}");
+    assert!(
+        refusal.contains("is missing") && refusal.contains(closed.file_name().unwrap().to_str().unwrap()),
+        "{refusal}"
+    );
 }
 
 #[tokio::test]
@@ -277,9 +285,21 @@ async fn what_was_announced_gets_an_outcome_in_any_case() {
     let told: Vec<_> = records(copy.path())
         .iter()
         .filter(|record| record["type"] == "key_rotated")
-        .map(|record| format!("{} {} {}", record["resource"], record["outcome"], record["details"]["intent_sequence"]).replace('"', ""))
+        .map(|record| {
+            format!("{} {} {}", record["resource"], record["outcome"], record["details"]["intent_sequence"])
+                .replace('"', "")
+        })
         .collect();
-    let expected = ["one pending null", "one success 1", "two pending null", "two unknown 3", "three pending null", "four pending null", "three unknown 5", "four unknown 6"];
+    let expected = [
+        "one pending null",
+        "one success 1",
+        "two pending null",
+        "two unknown 3",
+        "three pending null",
+        "four pending null",
+        "three unknown 5",
+        "four unknown 6",
+    ];
     assert_eq!(told, expected);
 }
 
@@ -306,7 +326,9 @@ async fn files_are_closed_by_size_and_by_age() {
 
 fn keyed(kind: EventType, key: &str, second: i64) -> Event {
     let at = now().plus_seconds(second);
-    Event::of_service(kind, "sign", format!("resource {second}"), at).by(&format!("actor {}", second % 7)).detail("key_id", key)
+    Event::of_service(kind, "sign", format!("resource {second}"), at)
+        .by(&format!("actor {}", second % 7))
+        .detail("key_id", key)
 }
 
 async fn found(index: &Index, filter: Filter, newest_first: bool) -> Vec<u64> {
@@ -335,7 +357,12 @@ async fn a_search_finds_what_a_reading_of_all_records_finds() {
         Filter::default(),
         Filter { event_type: Some(EventType::KeyAccessed), ..Filter::default() },
         Filter { key_id: Some("s:1".into()), ..Filter::default() },
-        Filter { key_id: Some("s:1".into()), event_type: Some(EventType::KeyAccessed), actor: Some("actor 2".into()), ..Filter::default() },
+        Filter {
+            key_id: Some("s:1".into()),
+            event_type: Some(EventType::KeyAccessed),
+            actor: Some("actor 2".into()),
+            ..Filter::default()
+        },
         Filter { resource: Some("resource 33".into()), ..Filter::default() },
         Filter { severity: Some(Severity::Critical), ..Filter::default() },
         Filter { since: Some(now().plus_seconds(20)), until: Some(now().plus_seconds(30)), ..Filter::default() },
@@ -357,7 +384,6 @@ async fn a_search_finds_what_a_reading_of_all_records_finds() {
 #[tokio::test]
 async fn an_index_that_is_missing_or_does_not_fit_is_made_anew() {
     type Damage = fn(&Path);
-    let remove = |directory: &Path, name: &str| fs::remove_file(directory.join(name)).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let opened = open_with(&config(directory.path())).unwrap();
     for second in 0..20 {
@@ -366,13 +392,13 @@ async fn an_index_that_is_missing_or_does_not_fit_is_made_anew() {
     opened.index.caught_up().await.unwrap();
     let root = opened.index.root(20).unwrap();
     drop(opened);
-    let damages: [Damage; 4] = [
+    let damages: [Damage; 5] = [
         |_| {},
+        |directory| fs::remove_file(directory.join("audit.index")).unwrap(),
         |directory| fs::write(directory.join("audit.nodes"), vec![0; 32 * 38]).unwrap(),
         |directory| fs::write(directory.join("audit.index"), "not a database".repeat(1000)).unwrap(),
         |directory| fs::File::options().write(true).open(directory.join("audit.nodes")).unwrap().set_len(64).unwrap(),
     ];
-    let _ = remove;
     for damage in damages {
         drop(open_with(&config(directory.path())).unwrap());
         damage(directory.path());
@@ -399,7 +425,8 @@ async fn proofs_hold_against_the_signed_head() {
     let (old, head) = (old.unwrap(), sign(&opened.audit).await);
     opened.index.caught_up().await.unwrap();
     for sequence in 1..=head.size {
-        let (line, path) = (opened.index.record(sequence).unwrap(), opened.index.inclusion(sequence, head.size).unwrap());
+        let (line, path) =
+            (opened.index.record(sequence).unwrap(), opened.index.inclusion(sequence, head.size).unwrap());
         assert!(merkle::verify_inclusion(&merkle::leaf_hash(&line), sequence - 1, head.size, &path, &head.root));
     }
     let path = opened.index.consistency(old.size, head.size).unwrap();

@@ -24,9 +24,8 @@ pub struct Removable {
 
 /// Compresses the oldest closed segment that is not, and that has its checkpoint.
 pub fn compress_one(directory: &Path) -> io::Result<Option<PathBuf>> {
-    let wanted = |segment: &Segment| {
-        segment.last.is_some() && !segment.is_compressed && segment.checkpoint_path().exists()
-    };
+    let wanted =
+        |segment: &Segment| segment.last.is_some() && !segment.is_compressed && segment.checkpoint_path().exists();
     match segment::list(directory)?.into_iter().find(wanted) {
         Some(segment) => gzip::compress(&segment.path).map(Some),
         None => Ok(None),

@@ -35,11 +35,11 @@ pub fn verify(
     elsewhere: &[&Path],
     mut progress: impl FnMut(u64),
 ) -> Result<Report, Wrong> {
-    let segments = segment::list(directory).map_err(|error| Wrong::new(directory, error))?;
+    let segments = segment::list(directory).map_err(|error| Wrong::new(directory, error.to_string()))?;
     let mut expected = opening::checkpoints_beside(directory, &segments, keys)?;
     for path in elsewhere {
-        let note = std::fs::read_to_string(path).map_err(|error| Wrong::new(path, error))?;
-        expected.add(&Checkpoint::open(&note, keys).map_err(|error| Wrong::new(path, error))?, path);
+        let note = std::fs::read_to_string(path).map_err(|error| Wrong::new(path, error.to_string()))?;
+        expected.add(&Checkpoint::open(&note, keys).map_err(|error| Wrong::new(path, error.to_string()))?, path);
     }
     if segments.is_empty() && expected.furthest().is_none() {
         return Err(Wrong::new(directory, "there is no audit trail here"));
@@ -61,7 +61,7 @@ struct Verification {
 impl Verification {
     fn begin_after_retired(&mut self, directory: &Path, keys: &[PublicKey]) -> Result<(), Wrong> {
         let path = directory.join("audit.retired");
-        let retired = saved::load_retired(directory, keys).map_err(|error| Wrong::new(&path, error))?;
+        let retired = saved::load_retired(directory, keys).map_err(|error| Wrong::new(&path, error.to_string()))?;
         if let Some((position, checkpoint)) = retired {
             self.remarks.push(format!(
                 "records up to {} were removed by retention; {} stands for them",
@@ -99,7 +99,10 @@ impl Verification {
             let next = self.replay.next_sequence();
             match Head::parse(&bytes) {
                 Some(head) if head.sequence != next => {
-                    return Err(Wrong::new(&segment.path, format!("at byte {offset}: record {} where {next} must follow", head.sequence)));
+                    return Err(Wrong::new(
+                        &segment.path,
+                        format!("at byte {offset}: record {} where {next} must follow", head.sequence),
+                    ));
                 }
                 Some(_) | None => self.remarks.push(format!(
                     "{} ends with {} byte(s) of a record that a crash cut short; the next start accounts for them",
@@ -123,7 +126,8 @@ impl Verification {
         let records = self.replay.tree.size();
         let covered = match self.expected.furthest() {
             Some((size, path)) if size > records => {
-                let what = format!("it was signed over {size} records, but there are only {records}: the last are missing");
+                let what =
+                    format!("it was signed over {size} records, but there are only {records}: the last are missing");
                 return Err(Wrong::new(path, what));
             }
             Some((size, _)) => size,

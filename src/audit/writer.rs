@@ -37,11 +37,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What the writer is asked to do.
 pub enum Job {
     Append(Pending),
-    Rotate { done: oneshot::Sender<Result<PathBuf, Error>> },
+    Rotate {
+        done: oneshot::Sender<Result<PathBuf, Error>>,
+    },
     /// Where the trail stands, for a checkpoint.
-    Position { done: oneshot::Sender<Position> },
+    Position {
+        done: oneshot::Sender<Position>,
+    },
     /// These closed segments were removed on purpose.
-    Retired { names: Vec<String>, done: oneshot::Sender<()> },
+    Retired {
+        names: Vec<String>,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// A record that waits to be written.
@@ -382,8 +389,7 @@ impl Writer {
         if events.is_empty() {
             return Ok(());
         }
-        let batch: Vec<_> =
-            events.iter().map(|event| Pending { record: Encoded::from(event), done: None }).collect();
+        let batch: Vec<_> = events.iter().map(|event| Pending { record: Encoded::from(event), done: None }).collect();
         self.wants_newline = wants_newline;
         let first = self.append(&batch)?;
         self.tell(batch, first);

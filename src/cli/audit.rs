@@ -95,7 +95,10 @@ fn verify(options: &Verify) -> Result<ExitCode, ExitCode> {
     let beside = options.directory.join(audit::KEYS);
     let key_file = options.public_key.as_ref().unwrap_or(&beside);
     let keys = audit::keys_from_pem(key_file).map_err(|error| {
-        refused(&format!("the public audit key {}: {error}; name it with --public-key", key_file.display()), ExitCode::Usage)
+        refused(
+            &format!("the public audit key {}: {error}; name it with --public-key", key_file.display()),
+            ExitCode::Usage,
+        )
     })?;
     let elsewhere: Vec<&Path> = options.checkpoint.iter().map(PathBuf::as_path).collect();
     let report = audit::verify(&options.directory, &keys, &elsewhere, progress("verified"))

@@ -124,12 +124,17 @@ impl Service {
             root: position.tree.root(),
         };
         let signature = self.token.sign_tree_head(key, &checkpoint.text()).await?;
-        checkpoint.note(key.public_key(), &signature).ok_or(Error::Internal("an audit key of a kind that signs no notes"))
+        checkpoint
+            .note(key.public_key(), &signature)
+            .ok_or(Error::Internal("an audit key of a kind that signs no notes"))
     }
 
     /// Goes on with a trail that an operator accepted by name although others remember another.
     pub async fn accept_trail(&self) -> Result<(), Error> {
-        tracing::warn!(origin = self.checkpoints.origin, "an operator accepted an audit trail that does not continue what others remember");
+        tracing::warn!(
+            origin = self.checkpoints.origin,
+            "an operator accepted an audit trail that does not continue what others remember"
+        );
         let event = audit::Event::of_service(EventType::SecurityAlert, "accept_checkpoint", "audit", self.clock.now())
             .of_severity(audit::Severity::Critical)
             .detail("origin", self.checkpoints.origin.clone())

@@ -99,9 +99,10 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Nonce(nonce::Refusal::StoreFull) | Self::InProgress | Self::Audit(audit::Error::Busy) => Class::Busy,
-            Self::Trail(audit::IndexError::Building { .. }) => Class::Busy,
-            Self::Trail(audit::IndexError::Io(_) | audit::IndexError::Database(_)) => Class::Dependency,
+            Self::Nonce(nonce::Refusal::StoreFull)
+            | Self::InProgress
+            | Self::Trail(audit::IndexError::Building { .. })
+            | Self::Audit(audit::Error::Busy) => Class::Busy,
             Self::Trail(audit::IndexError::TooBroad | audit::IndexError::Beyond { .. })
             | Self::Field(_)
             | Self::Nonce(_)
@@ -128,7 +129,10 @@ impl Error {
             | Self::NonceStore(_)
             | Self::LedgerUnavailable(_)
             | Self::NoAuditKey
-            | Self::Audit(audit::Error::Stopped(Stop::DiskFull | Stop::ReadOnly | Stop::FileLost) | audit::Error::Withheld(_))
+            | Self::Trail(audit::IndexError::Io(_) | audit::IndexError::Database(_))
+            | Self::Audit(
+                audit::Error::Stopped(Stop::DiskFull | Stop::ReadOnly | Stop::FileLost) | audit::Error::Withheld(_),
+            )
             | Self::Ledger(_) => Class::Dependency,
             Self::Token(error) => match error {
                 token::Error::Busy | token::Error::Deadline(_) => Class::Busy,

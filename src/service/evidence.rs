@@ -141,9 +141,7 @@ impl Service {
         let now = self.clock.now();
         let event = Event::of_client(EventType::ConfigChanged, "install_certificate", key.id.to_string(), client, now)
             .detail("key_id", key.id.to_string());
-        let work = async {
-            self.token.store_chain(&key, pem, now.unix_milliseconds()).await?.map_err(Error::Chain)
-        };
+        let work = async { self.token.store_chain(&key, pem, now.unix_milliseconds()).await?.map_err(Error::Chain) };
         self.on_record(event.clone(), work, |()| event).await
     }
 

@@ -178,7 +178,7 @@ impl Service {
         let event = actor
             .event(EventType::KeyRotated, "rotate", self.signer.id.as_str(), self.clock.now())
             .detail("reason", order.reason.clone());
-        self.on_record(event, self.activate_successor(order, overlap, actor, change), |rotation| {
+        self.on_record(event, Box::pin(self.activate_successor(order, overlap, actor, change)), |rotation| {
             self.activation_event(rotation, actor)
         })
         .await
@@ -270,7 +270,7 @@ impl Service {
             .detail("key_id", id.to_string())
             .detail("object_id", hex::encode(&object_id))
             .detail("algorithm", algorithm.as_str());
-        let work = self.generate_pair(&id, object_id, algorithm, actor, change);
+        let work = Box::pin(self.generate_pair(&id, object_id, algorithm, actor, change));
         self.on_record(event.clone(), work, |()| event).await?;
         self.keyring.find(&id)
     }

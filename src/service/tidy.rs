@@ -63,7 +63,10 @@ impl Service {
         match found.map_err(audit::IndexError::Io)? {
             Some(old) if !old.is_exported && !tidiness.remove_unexported => {
                 if tidiness.keep_waiting(Some(&old.name)) {
-                    tracing::warn!(file = old.name, "this file of the audit trail is old enough to go and was never exported: it stays");
+                    tracing::warn!(
+                        file = old.name,
+                        "this file of the audit trail is old enough to go and was never exported: it stays"
+                    );
                 }
                 Ok(())
             }
@@ -81,13 +84,19 @@ impl Service {
     /// Removes a closed file: on record first; then what stands for it is kept, and only then it goes.
     async fn remove(&self, old: Removable) -> Result<(), Error> {
         self.index.caught_up().await?;
-        let event = Event::of_service(EventType::ConfigChanged, "remove_by_retention", old.name.clone(), self.clock.now())
-            .of_severity(if old.is_exported { Severity::Info } else { Severity::Critical })
-            .detail("last_sequence", old.last)
-            .detail("exported", old.is_exported);
-        tracing::warn!(file = old.name, exported = old.is_exported, "a file of the audit trail is removed by retention");
+        let event =
+            Event::of_service(EventType::ConfigChanged, "remove_by_retention", old.name.clone(), self.clock.now())
+                .of_severity(if old.is_exported { Severity::Info } else { Severity::Critical })
+                .detail("last_sequence", old.last)
+                .detail("exported", old.is_exported);
+        tracing::warn!(
+            file = old.name,
+            exported = old.is_exported,
+            "a file of the audit trail is removed by retention"
+        );
         let work = async {
-            let position = Position { tree: self.index.frontier(old.last)?, begins_after: old.last, ..Position::default() };
+            let position =
+                Position { tree: self.index.frontier(old.last)?, begins_after: old.last, ..Position::default() };
             let (directory, retired) = (self.audit.directory().to_owned(), old.clone());
             written(move || audit::save_retired(&directory, &position, &retired.checkpoint)).await?;
             self.audit.retire(vec![old.name.clone()]).await?;

@@ -1,11 +1,7 @@
 //! Questions about the audit trail. Searching and proving is blocking work, done beside the requests.
 
 use crate::{
-    audit::{
-        self, Event, EventType, Index, IndexError, Page, Query,
-        checkpoint::Checkpoint,
-        merkle::Hash,
-    },
+    audit::{self, Event, EventType, Index, IndexError, Page, Query, checkpoint::Checkpoint, merkle::Hash},
     client::Client,
     service::{Error, Service},
 };
@@ -42,7 +38,8 @@ impl Service {
     pub async fn last_checkpoint(&self) -> Result<Option<String>, Error> {
         let directory = self.audit.directory().to_owned();
         let note = tokio::task::spawn_blocking(move || audit::last_note(&directory)).await;
-        note.map_err(|_| Error::Internal("reading a checkpoint ended early"))?.map_err(|error| IndexError::Io(error).into())
+        note.map_err(|_| Error::Internal("reading a checkpoint ended early"))?
+            .map_err(|error| IndexError::Io(error).into())
     }
 
     /// Proves a record against the tree of this size, or against the last checkpoint. A record younger

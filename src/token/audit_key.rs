@@ -63,9 +63,10 @@ impl Token {
     /// knows, else P-256.
     pub async fn generate_audit_key(&self, signer: &SignerId) -> Result<AuditKey, Error> {
         let offered = |algorithm: &Algorithm| self.algorithms().contains(algorithm);
-        let algorithm = [Algorithm::Ed25519, Algorithm::P256].into_iter().find(offered).ok_or_else(|| {
-            Error::KeyPolicy("this token offers neither Ed25519 nor P-256 for the audit key".into())
-        })?;
+        let algorithm = [Algorithm::Ed25519, Algorithm::P256]
+            .into_iter()
+            .find(offered)
+            .ok_or_else(|| Error::KeyPolicy("this token offers neither Ed25519 nor P-256 for the audit key".into()))?;
         let (prefix, module) = (label_prefix(signer), std::sync::Arc::clone(&self.module));
         let deadline = self.deadline.max(std::time::Duration::from_secs(30));
         let make = move |session: &Session| {

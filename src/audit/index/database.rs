@@ -6,7 +6,10 @@ use std::{collections::HashMap, path::Path, time::Instant};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
 use sha2::{Digest, Sha256};
 
-use crate::audit::filter::{Facts, Field, Filter};
+use crate::{
+    audit::filter::{Facts, Field, Filter},
+    timestamp::Timestamp,
+};
 
 /// Another number when the tables change: the index is then made anew.
 const VERSION: i64 = 1;
@@ -39,8 +42,7 @@ pub struct Query {
 
 fn tables() -> String {
     let columns = Field::ALL.map(|field| format!("{} INTEGER", field.column())).join(", ");
-    let indices =
-        Field::ALL.map(|field| format!("CREATE INDEX by_{0} ON records({0});", field.column())).join("\n");
+    let indices = Field::ALL.map(|field| format!("CREATE INDEX by_{0} ON records({0});", field.column())).join("\n");
     format!(
         "CREATE TABLE records(sequence INTEGER PRIMARY KEY, begins_after INTEGER, offset INTEGER, length INTEGER, time INTEGER, {columns});
          {indices}
@@ -94,9 +96,8 @@ impl Writer {
     pub fn add(&mut self, records: &[(Place, Facts)]) -> rusqlite::Result<()> {
         let transaction = self.0.transaction()?;
         {
-            let mut insert = transaction.prepare(
-                "INSERT OR REPLACE INTO records VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            )?;
+            let mut insert = transaction
+                .prepare("INSERT OR REPLACE INTO records VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?;
             let mut blocks: HashMap<u64, (i64, i64)> = HashMap::new();
             for (place, facts) in records {
                 let time = facts.timestamp.unix_milliseconds();
@@ -168,32 +169,34 @@ pub fn search(connection: &mut Connection, query: &Query, retired: u64) -> rusql
         Some(cursor) => first = first.max(signed(cursor) + 1),
         None => {}
     }
-    let conditions: Vec<_> =
-        query.filter.texts().into_iter().map(|(field, text)| (field, hash(field, text))).collect();
+    let conditions: Vec<_> = query.filter.texts().into_iter().map(|(field, text)| (field, hash(field, text))).collect();
     let by = rarest(connection, &conditions, first, last)?;
-    let mut sql = String::from("SELECT sequence, begins_after, offset, length FROM records");
-    sql.push_str(&by.map_or_else(|| " NOT INDEXED".into(), |field| format!(" INDEXED BY by_{}", field.column())));
-    sql.push_str(" WHERE sequence BETWEEN ? AND ?");
+    let index = by.map_or_else(|| "NOT INDEXED".into(), |field| format!("INDEXED BY by_{}", field.column()));
+    let mut wanted = vec!["sequence BETWEEN ? AND ?".to_owned()];
     let mut values = vec![Value::from(first), Value::from(last)];
     for (field, number) in conditions {
-        sql.push_str(&format!(" AND {} = ?", field.column()));
+        wanted.push(format!("{} = ?", field.column()));
         values.push(number.into());
     }
     let bounds = [(">=", query.filter.since), ("<=", query.filter.until)];
     for (comparison, time) in bounds.into_iter().filter_map(|(comparison, time)| Some((comparison, time?))) {
-        sql.push_str(&format!(" AND time {comparison} ?"));
+        wanted.push(format!("time {comparison} ?"));
         values.push(time.unix_milliseconds().into());
     }
-    sql.push_str(if query.newest_first { " ORDER BY sequence DESC" } else { " ORDER BY sequence" });
-    sql.push_str(&format!(" LIMIT {}", query.limit));
+    let sql = format!(
+        "SELECT sequence, begins_after, offset, length FROM records {index} WHERE {} ORDER BY sequence {} LIMIT {}",
+        wanted.join(" AND "),
+        if query.newest_first { "DESC" } else { "ASC" },
+        query.limit
+    );
     let mut statement = connection.prepare(&sql)?;
     statement.query_map(params_from_iter(values), place)?.collect()
 }
 
 /// First and last sequence that the times allow, by blocks.
 fn window(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<(i64, i64)>> {
-    let since = filter.since.map_or(i64::MIN, |time| time.unix_milliseconds());
-    let until = filter.until.map_or(i64::MAX, |time| time.unix_milliseconds());
+    let since = filter.since.map_or(i64::MIN, Timestamp::unix_milliseconds);
+    let until = filter.until.map_or(i64::MAX, Timestamp::unix_milliseconds);
     let sql = "SELECT min(block), max(block) FROM blocks WHERE last >= ?1 AND first <= ?2";
     let (first, last): (Option<i64>, Option<i64>) =
         connection.query_row(sql, [since, until], |row| Ok((row.get(0)?, row.get(1)?)))?;

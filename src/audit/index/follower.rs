@@ -174,7 +174,8 @@ impl Follower {
         }
         // When everything up to what the start found is here, the roots must agree.
         let (size, root) = self.found;
-        if at.tree.size() >= size && at.tree.size() - records.len() as u64 <= size && root_at(&at.nodes, size)? != root {
+        if at.tree.size() >= size && at.tree.size() - records.len() as u64 <= size && root_at(&at.nodes, size)? != root
+        {
             return Err(Trouble::Misfit);
         }
         Ok(())
