@@ -180,10 +180,12 @@ fn percentile(mut times: Vec<f64>, share: usize) -> f64 {
     times[(times.len() * share / 100).min(times.len() - 1)] * 1e3
 }
 
+/// What is searched for, and how it is called.
+type Wanted<'a> = (&'a str, Box<dyn Fn() -> Filter + 'a>);
+
 fn search(index: &audit::Index, records: u64) {
     let random = |bound: u64| getrandom::u64().unwrap() % bound.max(1);
     let at = |number: u64| Timestamp::from_unix_seconds(1_700_000_000 + i64::try_from(number / 10).unwrap());
-    type Wanted<'a> = (&'a str, Box<dyn Fn() -> Filter + 'a>);
     let kinds: [Wanted<'_>; 7] = [
         ("by type", Box::new(|| Filter { event_type: Some(EventType::KeyAccessed), ..Filter::default() })),
         (

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::audit::{
     Position,
-    condition::Condition,
+    condition::{Condition, Stop},
     filter::Facts,
     merkle::{Frontier, Hash, leaf_hash, root_at},
     segment::{self, Segment},
@@ -26,6 +26,9 @@ const BATCH: usize = 10_000;
 
 /// How often it looks without being woken.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long it lets records gather: one transaction for many costs little.
+const GATHER: Duration = Duration::from_millis(15);
 
 /// How often a long making of the index says how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -78,7 +81,9 @@ impl Follower {
     pub fn run(mut self, wake: &Receiver<()>) {
         let mut healthy = true;
         loop {
-            let result = self.catch_up();
+            // On a full disk what is left belongs to the records.
+            let full = self.condition.stop() == Some(Stop::DiskFull);
+            let result = if full { Ok(()) } else { self.catch_up() };
             match (&result, healthy) {
                 (Err(error), true) => tracing::warn!(%error, "the audit trail cannot be indexed; it is made anew"),
                 (Ok(()), false) => tracing::info!("the audit trail is indexed again"),
@@ -92,8 +97,10 @@ impl Follower {
                 }
                 std::thread::sleep(LOOK_EVERY);
             }
-            if wake.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Disconnected) {
-                return;
+            match wake.recv_timeout(LOOK_EVERY) {
+                Ok(()) => std::thread::sleep(GATHER),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }

@@ -24,7 +24,7 @@ pub use database::Query;
 
 use super::{
     Position,
-    condition::Condition,
+    condition::{Condition, Stop},
     filter::Facts,
     gzip,
     merkle::{self, Hash},
@@ -138,6 +138,10 @@ impl Index {
     /// Waits a little until everything written before this call is indexed.
     pub async fn caught_up(&self) -> Result<(), IndexError> {
         let records = self.0.condition.size();
+        if self.0.condition.stop() == Some(Stop::DiskFull) {
+            // Nothing is indexed now: what was before can be searched.
+            return Ok(());
+        }
         let wait = async {
             loop {
                 let moved = self.0.progress.moved.notified();
