@@ -1,6 +1,6 @@
 /* Makes the disk of one process fail: the word in the file named by DISK_FAULT_FILE says how.
  * `sync-fails`: fdatasync does nothing and returns EIO. `sync-fails-after`: it does its work and
- * returns EIO. `write-fails-after`: write puts the bytes in the file and returns EIO, for files
+ * returns EIO. `read-only`: write does nothing and returns EROFS. `write-fails-after`: write puts the bytes in the file and returns EIO, for files
  * opened by the preloaded process whose path ends with audit.log. Preloaded with LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -42,6 +42,10 @@ int fdatasync(int fd) {
 }
 
 ssize_t write(int fd, const void *bytes, size_t count) {
+    if (fd > 2 && is_trail(fd) && fault("read-only")) {
+        errno = EROFS;
+        return -1;
+    }
     int failing = fd > 2 && is_trail(fd) && fault("write-fails-after");
     ssize_t result = syscall(SYS_write, fd, bytes, count);
     if (failing && result >= 0) {
