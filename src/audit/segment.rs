@@ -72,7 +72,14 @@ impl Segment {
 
     /// The records, from `offset` of the uncompressed text on.
     pub fn lines_from(&self, offset: u64) -> io::Result<Lines> {
-        let mut file = File::open(&self.path)?;
+        let mut file = match File::open(&self.path) {
+            // It was compressed since the directory was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.last.is_some() && !self.is_compressed => {
+                let path = PathBuf::from(format!("{}.gz", self.path.display()));
+                return Self { path, is_compressed: true, ..self.clone() }.lines_from(offset);
+            }
+            opened => opened?,
+        };
         let mut reader: Box<dyn Read + Send> = if self.is_compressed {
             Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file)))
         } else {
