@@ -1,5 +1,5 @@
 # Two commands to try it: make demo, make test.
-.PHONY: demo test test-long bench lint
+.PHONY: demo test test-long bench bench-trail lint
 
 demo:
 	@softhsm-tests/install-tools.sh demo
@@ -21,6 +21,10 @@ test-long:
 bench:
 	@softhsm-tests/install-tools.sh tests
 	@cargo bench --locked --bench throughput
+
+# What the audit trail costs a signature, and how it bears BENCH_RECORDS records.
+bench-trail:
+	@cargo bench --locked --bench trail
 
 lint:
 	@cargo fmt --check

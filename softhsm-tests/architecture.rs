@@ -131,7 +131,9 @@ fn libraries_stay_in_their_rooms() {
 
 #[test]
 fn evidence_is_minted_in_one_place_each() {
-    for (trait_, rooms) in [("Permitted", &["service"][..]), ("Warrant", &["service"]), ("Receipt", &["audit"])] {
+    for (trait_, rooms) in
+        [("Permitted", &["service"][..]), ("Warrant", &["service"]), ("Receipt", &["audit"]), ("TreeHead", &["audit"])]
+    {
         let pattern = format!("{trait_} for ");
         for (room, path, text) in sources() {
             // The contract suite of the nonce stores stands in for policy.

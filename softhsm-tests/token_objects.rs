@@ -49,6 +49,24 @@ fn pkcs11_tool_lists_key_certificate_and_ledger_of_a_running_appliance() {
 }
 
 #[test]
+fn the_audit_key_is_made_as_strictly_and_is_no_key_of_the_ledger() {
+    let site = Site::new();
+    let appliance = site.serve().unwrap();
+    let pair = site.pkcs11_tool().audit_key();
+    assert_eq!(pair.len(), 2, "{pair:#?}");
+    let private = pair.iter().find(|object| object.starts_with("Private Key Object")).unwrap();
+    assert_eq!(field(private, "label"), format!("{SIGNER} audit 1 Ed25519"));
+    assert_eq!(field(private, "Usage"), "sign");
+    assert_eq!(field(private, "Access"), "sensitive, always sensitive, never extractable, local");
+    let keys = appliance.get("/api/v1/keys").text() + &appliance.get("/.well-known/jwks.json").text();
+    assert!(!keys.contains(field(private, "ID")) && !keys.contains("Ed25519"), "{keys}");
+    // A restart uses the same.
+    appliance.stop();
+    site.serve().unwrap().stop();
+    assert_eq!(site.pkcs11_tool().audit_key(), pair);
+}
+
+#[test]
 fn a_dev_token_looks_the_same() {
     let appliance = Appliance::dev();
     let tool = appliance.dev_token();
@@ -64,8 +82,12 @@ fn a_dev_token_looks_the_same() {
 fn without_a_login_neither_private_key_nor_ledger_is_listed() {
     let site = Site::with_key();
     let listing = pkcs11_tool::objects(&site.pkcs11_tool().public(&["--list-objects"]));
-    assert_eq!(listing.len(), 2, "{listing:#?}");
-    assert!(listing.iter().any(|object| object.starts_with("Public Key Object")));
+    assert_eq!(listing.len(), 3, "{listing:#?}");
+    assert_eq!(
+        listing.iter().filter(|object| object.starts_with("Public Key Object")).count(),
+        2,
+        "its own and the audit key's"
+    );
     assert!(listing.iter().any(|object| object.starts_with("Certificate Object")));
 }
 
@@ -114,8 +136,13 @@ fn refusal<T>(what: &str, result: Result<T, cryptoki::error::Error>) -> RvError 
     }
 }
 
+/// The one object of this class of an attestation key.
 fn only(session: &Session, class: ObjectClass) -> ObjectHandle {
-    let found = session.find_objects(&[Attribute::Class(class)]).unwrap();
+    let mut found = session.find_objects(&[Attribute::Class(class)]).unwrap();
+    found.retain(|object| match session.get_attributes(*object, &[AttributeType::Label]).unwrap().as_slice() {
+        [Attribute::Label(label)] => label.starts_with(format!("{SIGNER}:").as_bytes()),
+        other => panic!("{other:?}"),
+    });
     assert_eq!(found.len(), 1, "{class}");
     found[0]
 }

@@ -1,18 +1,23 @@
 //! The appliance put together: build → addresses → run until stopped.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     attestation::AttestationType,
-    audit::{self, Audit, Event, EventType, Source},
+    audit::{self, Audit, Event, EventType, Source, checkpoint::Checkpoint, witness::Memory},
     authn::{self, Authn},
     clock::Clock,
     config::{Config, LedgerConfig},
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
-    fleet::{self, Fleet, RedisFleet, Single},
+    fleet::{self, Fleet, RecordStream, RedisFleet, Single},
     http::{Servers, Wires},
-    key::{Ledger, LedgerError, LedgerUnavailable, Standing, seen::Seen},
+    key::{Ledger, LedgerError, LedgerUnavailable, PublicKey, Standing, seen::Seen},
     ledger_file::FileLedger,
     limits::{self, Blocks, Limits},
     metrics::Metrics,
@@ -22,15 +27,18 @@ use crate::{
     service::{
         self, Keyring, Policy, Service,
         approvals::{Approvals, Operation},
+        checkpoints::Checkpoints,
         first_key::{self, Asker, Findings},
         lifecycle::Actor,
         marker::{Marker, Mismatch},
         once::Once,
         opaque::OpaqueOrder,
         readiness::LastProbe,
+        witness::Witness,
     },
     supervisor::{self, Signals},
-    token::{self, DataObjectLedger, KeyRef, Token},
+    timestamp::Timestamp,
+    token::{self, AuditKey, DataObjectLedger, KeyRef, Token},
 };
 
 /// Why the appliance does not start. Every message says what was refused and why.
@@ -58,6 +66,10 @@ pub enum StartError {
     Mismatch(#[from] Mismatch),
     #[error("{0}")]
     FirstKey(#[from] first_key::Refusal),
+    #[error(
+        "the audit trail in {path} was signed by an audit key that the token does not show: find the right token, or move the trail aside to begin a new one"
+    )]
+    AuditKeyMissing { path: PathBuf },
     #[error("the active key {key_id} is not usable: {source}")]
     ActiveKey { key_id: String, source: Box<token::Error> },
     #[error("{0}")]
@@ -74,6 +86,8 @@ pub enum StartError {
     Signals(std::io::Error),
     #[error(transparent)]
     Authn(#[from] authn::OpenError),
+    #[error("copies of the audit records: {0}")]
+    Copies(std::io::Error),
     #[error("cannot listen: {0}; name another address, or stop whatever listens there")]
     Listen(std::io::Error),
 }
@@ -87,7 +101,8 @@ impl StartError {
             | Self::Authn(_)
             | Self::RedisConfig(_)
             | Self::Secret(_)
-            | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_)) => ExitCode::Config,
+            | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_))
+            | Self::Service(service::Error::NoAuditKey) => ExitCode::Config,
             // An HSM that is not reachable yet looks like no token at all: starting again may help,
             // and tries no PIN.
             Self::Token(token::Error::NoToken { .. }) => ExitCode::Unavailable,
@@ -102,11 +117,13 @@ impl StartError {
             | Self::Mismatch(_)
             | Self::FirstKey(_)
             | Self::ActiveKey { .. }
+            | Self::AuditKeyMissing { .. }
             | Self::Service(_)
             | Self::Metrics(_)
             | Self::Redis(_)
             | Self::Signals(_)
             | Self::Fleet(_)
+            | Self::Copies(_)
             | Self::Listen(_) => ExitCode::Unavailable,
         }
     }
@@ -148,7 +165,9 @@ impl Opened {
 
     /// Whether a first key may be made here.
     pub async fn permit_first_key(&self, asker: &Asker, config: &Config) -> Result<(), StartError> {
-        let key_objects = self.token.key_objects(format!("{}:", config.signer.id)).await?;
+        let mut key_objects = self.token.key_objects(format!("{}:", config.signer.id)).await?;
+        // An audit key without a ledger says as well that this signer had keys here.
+        key_objects.extend(self.token.key_objects(token::audit_label_prefix(&config.signer.id)).await?);
         let findings = Findings {
             standing: &self.standing,
             token_serial: &self.token.identity().serial,
@@ -189,16 +208,34 @@ impl App {
         }
         // Keys that were generated and never active: making the first one was cut short.
         let never_active = opened.standing.keys().all(|key| key.activated_at.is_none());
-        let first_key_wanted = never_active && asker.may_on(&opened.token.identity().serial);
+        let may_make = asker.may_on(&opened.token.identity().serial);
+        let first_key_wanted = never_active && may_make;
         opened.check_active_key().await?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?);
         publish_zeros(&metrics);
-        let audit = Audit::open(&config.audit, &source(config), Arc::clone(&metrics))?;
-        let token = opened.token;
-        let ledger = ledger(config, &token)?;
-        let Shared { nonces, fleet, limits } = shared_state(config, &clock).await?;
+        let audit_keys = audit_keys(config, &opened.token).await?;
+        let public_keys: Vec<_> = audit_keys.iter().map(|key| key.public_key().clone()).collect();
+        let SharedState { nonces, fleet, limits, pool } = shared_state(config, &clock).await?;
         let blocks = Blocks::open(&config.state.directory, clock.now()).map_err(service::Error::from)?;
         let limits = Limits::new(config.limits.clone(), blocks, limits);
+        let memory = Memory::load(&config.state.directory, &public_keys)
+            .map_err(|source| StartError::State { path: config.state.directory.join("audit-seen.json"), source })?;
+        let origin = origin(config, &public_keys);
+        let trail = Audit::open(audit::Opening {
+            config: &config.audit,
+            source: &source(config),
+            keys: &public_keys,
+            remembered: remembered(&memory, fleet.as_ref(), &origin).await?,
+            copies: copies(config, pool, &metrics)?,
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+        })?;
+        let audit::Opened { audit, closings, index, accepted: accepted_trail } = trail;
+        // A log never signs what contradicts its earlier heads: what was accepted is a new log.
+        let origin = if accepted_trail { renamed(config, clock.now()) } else { origin };
+        let checkpoints = Checkpoints::new(origin, &config.audit, 0, closings);
+        let token = opened.token;
+        let ledger = ledger(config, &token)?;
         let mut revoked_before = opened.marker.revoked()?;
         let mut accepted = opened.accepted;
         if !opened.marker.exists() {
@@ -223,6 +260,7 @@ impl App {
                 client_nonce_window: config.nonce.accept_client_nonces.then_some(config.nonce.client_nonce_window),
                 redis_clock_warning: config.nonce.redis_clock_warning,
                 patience: config.token.call_deadline,
+                audit_warn_below: config.audit.warn_below_bytes,
             },
             keyring,
             fleet,
@@ -230,6 +268,9 @@ impl App {
             nonces,
             limits,
             audit,
+            checkpoints,
+            index,
+            witness: Witness::new(memory),
             token,
             clock,
             metrics,
@@ -246,6 +287,10 @@ impl App {
         if first_key_wanted {
             let id = service.make_first_key(&Actor::program(asker.name())).await?;
             tracing::info!(key_id = %id, "the first key is active");
+        }
+        service.choose_audit_key(may_make, &Actor::program(asker.name())).await?;
+        if accepted_trail {
+            service.accept_trail().await?;
         }
         Ok(Self { service: Arc::new(service), authn, _state: state })
     }
@@ -275,11 +320,23 @@ impl App {
         ready: impl FnOnce(),
     ) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
+        self.sign_trail().await;
         let code = supervisor::run(servers, &self.service, signals, config.fleet.refresh, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
+            self.sign_trail().await;
         }
         Ok(code)
+    }
+
+    /// Has the trail's head signed, and tells the fleet. What does not succeed is tried again later.
+    async fn sign_trail(&self) {
+        if let Err(error) = self.service.checkpoint().await {
+            tracing::warn!(%error, "the audit trail's head could not be signed");
+        }
+        if let Err(error) = self.service.witness_round().await {
+            tracing::warn!(%error, "the fleet was not told of the audit trail's head");
+        }
     }
 
     async fn note(&self, kind: EventType, action: &'static str) -> Result<(), StartError> {
@@ -302,6 +359,53 @@ fn remembered_requests(config: &Config) -> Result<(Arc<Approvals>, Arc<Once>), S
 
 fn wires(config: &Config) -> Wires<'_> {
     Wires { http: &config.http, tls: config.tls.as_ref(), metrics: &config.metrics }
+}
+
+/// The audit keys on the token. Where the trail has been signed there must be one, so it is looked
+/// for more than once: a token that others are logging in to can look empty for a moment.
+async fn audit_keys(config: &Config, token: &Token) -> Result<Vec<AuditKey>, StartError> {
+    const PAUSE: Duration = Duration::from_millis(150);
+    let directory = &config.audit.directory;
+    let was_signed = audit::was_signed(directory);
+    for _ in 0..3 {
+        let found = token.audit_keys(&config.signer.id).await?;
+        if !found.is_empty() || !was_signed {
+            return Ok(found);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(StartError::AuditKeyMissing { path: directory.clone() })
+}
+
+/// The log's name: the one that it has, unless the configuration names another.
+fn origin(config: &Config, keys: &[PublicKey]) -> String {
+    let known = audit::known_origin(&config.audit.directory, keys);
+    let base = base_origin(config);
+    match known {
+        Some(known) if config.audit.origin.is_none() || known.starts_with(&base) => known,
+        Some(_) | None => base,
+    }
+}
+
+fn base_origin(config: &Config) -> String {
+    config.audit.origin.clone().unwrap_or_else(|| config.audit.new_origin(config.signer.id.as_str(), &host()))
+}
+
+/// The name of a log that was accepted although it does not continue the one before.
+fn renamed(config: &Config, now: Timestamp) -> String {
+    format!("{}/{}", base_origin(config), now.to_string().replace([':', '-'], ""))
+}
+
+/// What others remember of this log: the state directory, Redis, and the other appliances.
+async fn remembered(memory: &Memory, fleet: &dyn Fleet, origin: &str) -> Result<Vec<(String, Checkpoint)>, StartError> {
+    let own = memory.last(origin).map(|seen| (memory.path().display().to_string(), seen));
+    let asking = fleet::Handed { origin: origin.to_owned(), ..fleet::Handed::default() };
+    let received = fleet.exchange(&asking).await?;
+    let head = received.head.map(|note| ("the fleet's memory in Redis".to_owned(), note));
+    let told = received.answers.into_iter().chain(head);
+    // What does not verify is nobody's word.
+    let believed = told.filter_map(|(who, note)| Some((who, memory.open(&note)?)));
+    Ok(own.into_iter().chain(believed.filter(|(_, seen)| seen.origin == origin)).collect())
 }
 
 fn lock_state(config: &Config) -> Result<DirectoryLock, StartError> {
@@ -344,15 +448,41 @@ fn revoked_by_the_trail(config: &Config, standing: &Standing) -> Result<Seen, St
 }
 
 /// What the appliances of a fleet have together; of a single one, its own.
-struct Shared {
+struct SharedState {
     nonces: Arc<dyn nonce::Store>,
     fleet: Arc<dyn Fleet>,
     limits: Option<limits::Shared>,
+    pool: Option<Arc<Pool>>,
+}
+
+/// Who gets copies of the audit records.
+fn copies(config: &Config, pool: Option<Arc<Pool>>, metrics: &Metrics) -> Result<audit::Copies, StartError> {
+    let mut copies = audit::Copies::default();
+    let dropped = |receiver: &str| metrics.audit_copies_dropped.with_label_values(&[receiver]);
+    if config.audit.journald {
+        let missed = dropped("journald");
+        let received = copies.add(missed.clone());
+        audit::journald::start(Path::new(audit::journald::SOCKET), received, missed).map_err(StartError::Copies)?;
+    }
+    if let Some(pool) = pool.filter(|_| config.audit.redis_stream_length > 0) {
+        let missed = dropped("redis");
+        let mut received = copies.add(missed.clone());
+        let length = config.audit.redis_stream_length;
+        let stream = RecordStream::new(pool, &config.signer.id, &instance(config), length);
+        tokio::spawn(async move {
+            while let Some(lines) = received.recv().await {
+                if stream.add(&lines).await.is_err() {
+                    missed.inc_by(audit::records(&lines));
+                }
+            }
+        });
+    }
+    Ok(copies)
 }
 
 /// Where nonces and the lock on lifecycle operations are: in Redis when one is configured, else in
 /// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
-async fn shared_state(config: &Config, clock: &Clock) -> Result<Shared, StartError> {
+async fn shared_state(config: &Config, clock: &Clock) -> Result<SharedState, StartError> {
     let Some(redis) = &config.redis else {
         if !config.fleet.single {
             tracing::warn!(
@@ -361,13 +491,13 @@ async fn shared_state(config: &Config, clock: &Clock) -> Result<Shared, StartErr
             );
         }
         let nonces = Arc::new(MemoryStore::new(config.nonce.clone(), clock.now()));
-        return Ok(Shared { nonces, fleet: Arc::new(Single::default()), limits: None });
+        return Ok(SharedState { nonces, fleet: Arc::new(Single::default()), limits: None, pool: None });
     };
     let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
     let store = RedisStore::connect(Arc::clone(&pool), config.nonce.clone(), &config.signer.id, clock.clone()).await?;
     let limits = limits::Shared::new(Arc::clone(&pool), &config.signer.id);
-    let fleet = RedisFleet::new(pool, &config.signer.id, &instance(config));
-    Ok(Shared { nonces: Arc::new(store), fleet: Arc::new(fleet), limits: Some(limits) })
+    let fleet = Arc::new(RedisFleet::new(Arc::clone(&pool), &config.signer.id, &instance(config)));
+    Ok(SharedState { nonces: Arc::new(store), fleet, limits: Some(limits), pool: Some(pool) })
 }
 
 /// Counters that alerts ask about are there from the first scrape on, not from the first event.

@@ -130,6 +130,10 @@ impl Config {
                 "nonce.accept_client_nonces does not go with redis.cluster: name the servers with redis.sentinel or redis.url".into(),
             );
         }
+        self.audit.check()?;
+        if self.audit.redis_stream_length > 0 && self.redis.is_none() {
+            return Err("audit.redis_stream_length needs [redis]".into());
+        }
         self.http.check()?;
         self.auth.as_ref().map_or(Ok(()), authn::Config::check)?;
         let open = self.http.allow_unauthenticated_network_access;

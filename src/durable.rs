@@ -6,7 +6,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -18,6 +18,25 @@ use rustix::fs::{FlockOperation, OFlags};
 pub struct AppendLog {
     file: File,
     path: PathBuf,
+    length: u64,
+}
+
+/// Why bytes were not appended.
+#[derive(Debug)]
+pub enum AppendError {
+    /// The file is as it was before.
+    NotWritten(io::Error),
+    /// The state of the file is unknown: the log must not be used again. A second `fdatasync` may
+    /// report success for pages that the kernel has already dropped.
+    Unknown(io::Error),
+}
+
+impl From<AppendError> for io::Error {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NotWritten(error) | AppendError::Unknown(error) => error,
+        }
+    }
 }
 
 impl AppendLog {
@@ -35,24 +54,39 @@ impl AppendLog {
         if is_new {
             sync_directory(parent(path))?;
         }
-        Ok(Self { file, path: path.to_owned() })
+        let length = file.metadata()?.len();
+        Ok(Self { file, path: path.to_owned(), length })
     }
 
-    /// Appends `bytes` and returns once they are on disk. After an error the state of the file is
-    /// unknown, and the caller must not use this value again: a second `fdatasync` may report
-    /// success for pages that the kernel has already dropped.
-    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.file.sync_data()
+    /// Appends `bytes` and returns once they are on disk.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
+        if let Err(error) = self.file.write_all(bytes) {
+            return Err(if self.cut_back() { AppendError::NotWritten(error) } else { AppendError::Unknown(error) });
+        }
+        self.file.sync_data().map_err(AppendError::Unknown)?;
+        self.length += bytes.len() as u64;
+        Ok(())
     }
 
-    /// The last `limit` bytes.
-    pub fn tail(&mut self, limit: u64) -> io::Result<Vec<u8>> {
-        let length = self.file.metadata()?.len();
-        self.file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
-        let mut bytes = Vec::new();
-        self.file.read_to_end(&mut bytes)?;
-        Ok(bytes)
+    /// Takes back a part of a write that nobody was told of. A read-only file system forbids even
+    /// that, and has written nothing.
+    fn cut_back(&self) -> bool {
+        let has_grown = || self.file.metadata().map_or(true, |meta| meta.len() != self.length);
+        self.file.set_len(self.length).is_ok() || !has_grown()
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Puts everything on disk, and forgets what the page cache says: what is read from now on is what
+    /// the disk has. Pages whose write failed once look clean and are not.
+    pub fn settle(&self) -> io::Result<()> {
+        self.file.sync_all()?;
+        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
     }
 
     /// True while `path` still names the file that is being written.
@@ -67,7 +101,7 @@ impl AppendLog {
     /// True while nothing has been written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.file.metadata().is_ok_and(|meta| meta.len() == 0)
+        self.length == 0
     }
 
     /// Renames the file to `to` and starts a new one under the old name.
@@ -93,6 +127,32 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     sync_directory(parent(path))
+}
+
+/// Makes a file of this many bytes whose room on the disk is taken at once, or leaves none.
+pub fn reserve(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
+    if file.metadata()?.len() > bytes {
+        file.set_len(bytes)?;
+    }
+    let made = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes);
+    made.map_err(|errno| {
+        // What was taken of it is given back: whoever finds the file may rely on its size.
+        let _ = std::fs::remove_file(path);
+        errno.into()
+    })
+}
+
+/// Bytes that this user may still write to the file system of `path`.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Cuts off what follows the last newline of a file, if there is one.
@@ -138,6 +198,11 @@ pub fn lock_file(path: &Path) -> io::Result<DirectoryLock> {
     Ok(DirectoryLock(file))
 }
 
+/// Makes a rename or removal in the directory of `path` durable.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    sync_directory(parent(path))
+}
+
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
@@ -160,7 +225,7 @@ mod tests {
         AppendLog::open(&path).unwrap().append(b"one\n").unwrap();
         AppendLog::open(&path).unwrap().append(b"two\n").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
-        assert_eq!(AppendLog::open(&path).unwrap().tail(4).unwrap(), b"two\n");
+        assert_eq!(AppendLog::open(&path).unwrap().length(), 8);
     }
 
     #[test]

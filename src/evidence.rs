@@ -20,3 +20,10 @@ pub trait Receipt {
     /// SHA-256 of the signature whose record is durable.
     fn signature_digest(&self) -> &[u8; 32];
 }
+
+/// The head of a log's tree, to be signed by the audit key and by no other. Implemented by
+/// `audit::checkpoint::Text` only.
+pub trait TreeHead {
+    /// The exact bytes that the signature will cover.
+    fn text(&self) -> &[u8];
+}

@@ -8,6 +8,8 @@ pub enum ExitCode {
     Success = 0,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
+    /// EX_DATAERR: the audit trail is not what it must be.
+    Data = 65,
     /// EX_UNAVAILABLE: the token, a directory or a port is not usable now; a restart may help.
     Unavailable = 69,
     /// EX_SOFTWARE: a promise could not be kept (the audit trail failed); start-up finds the truth.

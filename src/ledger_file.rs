@@ -59,13 +59,13 @@ impl Ledger for FileLedger {
 
     async fn append(&self, record: StoredRecord) -> Result<(), LedgerUnavailable> {
         let line = format!("{}\t{}\n", record.label, hex::encode(record.value));
-        self.log.lock().append(line.as_bytes()).map_err(unavailable)
+        self.log.lock().append(line.as_bytes()).map_err(|error| unavailable(error.into()))
     }
 
     async fn remove(&self, label: &str) -> Result<(), LedgerUnavailable> {
         // The file only grows: a line without a value takes back what stands before it.
         let line = format!("{label}\t{REMOVED}\n");
-        self.log.lock().append(line.as_bytes()).map_err(unavailable)
+        self.log.lock().append(line.as_bytes()).map_err(|error| unavailable(error.into()))
     }
 }
 

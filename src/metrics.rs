@@ -34,6 +34,9 @@ pub struct Metrics {
     pub abuse_score: GaugeVec,
     pub audit_events: IntCounterVec,
     pub audit_flush_latency: Histogram,
+    pub audit_free_bytes: Gauge,
+    pub audit_checkpoint_size: IntGauge,
+    pub audit_copies_dropped: IntCounterVec,
     pub service_health: GaugeVec,
     pub access_denied: IntCounter,
     pub approvals: IntCounterVec,
@@ -88,6 +91,14 @@ impl Metrics {
             audit_events: make.counters("audit_events_total", "Audit records written", &["event_type", "severity"])?,
             audit_flush_latency: make
                 .histogram("audit_flush_latency_seconds", "Time to put a batch of records on disk")?,
+            audit_free_bytes: make.gauge("audit_free_bytes", "Bytes free on the disk of the audit trail")?,
+            audit_checkpoint_size: make
+                .int_gauge("audit_checkpoint_size", "Records that the last signed checkpoint covers")?,
+            audit_copies_dropped: make.counters(
+                "audit_copies_dropped_total",
+                "Audit records of which a receiver got no copy",
+                &["receiver"],
+            )?,
             service_health: make.gauges("service_health", "1 when the dependency is usable, else 0", &["service"])?,
             access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
             approvals: make.counters("approvals_total", "Steps of approval requests", &["operation", "step"])?,

@@ -32,6 +32,15 @@ const FILES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often due rotations, warnings and attributes are looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(20);
 
+/// How often appliances tell each other of their trails.
+const WITNESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often closed files of the trail are looked at.
+const TIDY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is asked whether a checkpoint is due.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(500);
+
 /// The signals that mean something, taken before anything else happens: by default each of them
 /// would end the process on the spot.
 pub struct Signals {
@@ -70,6 +79,8 @@ pub async fn run(
         tokio::spawn(tell_fleet(Arc::clone(service))),
         tokio::spawn(follow_blocks(Arc::clone(service))),
         tokio::spawn(follow_files(Arc::clone(service), servers.reloader(), hang_up)),
+        tokio::spawn(take_checkpoints(Arc::clone(service))),
+        tokio::spawn(be_a_witness(Arc::clone(service))),
     ];
     let mut serving = std::pin::pin!(servers.run());
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
@@ -146,6 +157,37 @@ async fn follow_blocks(service: Arc<Service>) {
     }
 }
 
+/// Exchanges checkpoints with the fleet. Without Redis nobody is there to exchange with.
+async fn be_a_witness(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(WITNESS_INTERVAL).await;
+        if let Err(error) = service.witness_round().await {
+            tracing::debug!(%error, "no checkpoints were exchanged with the fleet");
+        }
+    }
+}
+
+/// Has the trail's head signed in the token from time to time.
+async fn take_checkpoints(service: Arc<Service>) {
+    let mut healthy = true;
+    let mut tidy = tokio::time::interval(TIDY_INTERVAL);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CHECKPOINT_LOOK) => {}
+            _ = tidy.tick() => if let Err(error) = service.tidy_trail().await {
+                tracing::warn!(%error, "closed files of the audit trail could not be tidied up");
+            },
+        }
+        let result = service.checkpoint_when_due().await;
+        match (&result, healthy) {
+            (Err(error), true) => tracing::warn!(%error, "the audit trail's head could not be signed"),
+            (Ok(()), false) => tracing::info!("the audit trail's head is signed again"),
+            (Ok(()), true) | (Err(_), false) => {}
+        }
+        healthy = result.is_ok();
+    }
+}
+
 /// Reads certificates and callers' keys again when their files change, and all of them on SIGHUP.
 async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
     loop {
@@ -183,7 +225,7 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
             },
             _ = nonce_store.tick() => nonce_watch.look(&service).await,
             _ = upkeep.tick() => keeper.run(&service).await,
-            _ = rotate.recv() => match service.audit.rotate(service.clock.now()).await {
+            _ = rotate.recv() => match service.audit.rotate().await {
                 Ok(closed) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),
                 Err(error) => tracing::error!(%error, "the audit file could not be rotated"),
             },

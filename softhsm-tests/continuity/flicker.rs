@@ -46,7 +46,7 @@ fn a_token_that_is_empty_at_the_first_look_only_gets_no_key() {
         let listing = site.run("init").output;
         let fingerprint = &listing.split_once("fingerprint ").unwrap().1[..64];
         fs::remove_file(site.marker()).unwrap();
-        fs::remove_file(site.path("audit/audit.log")).unwrap();
+        site.forget_trail();
         let (site, spy) = site.spied();
         let files = site.token.object_files();
         let Some((code, output)) = init_on_a_flickering_token(&site, |function| spy.calls(function)) else { continue };

@@ -50,12 +50,20 @@ fn destroy_ledger(site: &Site) {
     destroy(site, "data", ACTIVATED);
 }
 
+fn destroy_audit_key(site: &Site) {
+    for kind in ["privkey", "pubkey"] {
+        destroy(site, kind, "veid-signer-test audit 1 Ed25519");
+    }
+    assert!(site.pkcs11_tool().audit_key().is_empty());
+}
+
 fn destroy_everything(site: &Site) {
     destroy_ledger(site);
     for kind in ["privkey", "pubkey", "cert"] {
         destroy(site, kind, KEY);
     }
     assert!(site.pkcs11_tool().objects().is_empty());
+    destroy_audit_key(site);
 }
 
 /// What the appliance itself remembers of its keys.
@@ -255,10 +263,31 @@ fn when_only_a_public_key_is_left() {
         |site| {
             destroy_ledger(site);
             destroy(site, "privkey", KEY);
+            destroy_audit_key(site);
             forget(site, &[site.marker(), audit_log(site)]);
         },
         (78, "the token has key objects of this signer (veid-signer-test:1 P-256)"),
     );
+}
+
+#[test]
+fn when_only_the_audit_key_is_left() {
+    never_makes_a_key(
+        |site| {
+            destroy_ledger(site);
+            for kind in ["privkey", "pubkey", "cert"] {
+                destroy(site, kind, KEY);
+            }
+            forget(site, &[site.marker()]);
+            site.forget_trail();
+        },
+        (78, "the token has key objects of this signer (veid-signer-test audit 1 Ed25519"),
+    );
+}
+
+#[test]
+fn when_only_the_audit_key_is_gone() {
+    never_makes_a_key(destroy_audit_key, (69, "was signed by an audit key that the token does not show"));
 }
 
 #[test]
@@ -320,7 +349,7 @@ fn when_every_object_file_was_cut_to_nothing_and_only_the_audit_trail_remembers(
 fn when_one_object_file_after_the_other_was_cut_to_nothing() {
     let site = Site::with_key();
     let files = site.token.object_files();
-    assert_eq!(files.len(), 5);
+    assert_eq!(files.len(), 7);
     for file in &files {
         let whole = fs::read(file).unwrap();
         truncate(std::slice::from_ref(file));
@@ -363,7 +392,8 @@ fn when_softhsm_has_another_configuration() {
 fn a_key_whose_making_was_cut_short_is_activated_only_by_permission_and_never_replaced() {
     let site = Site::with_key();
     destroy(&site, "data", ACTIVATED);
-    forget(&site, &[site.marker(), audit_log(&site)]);
+    forget(&site, &[site.marker()]);
+    site.forget_trail();
     site.edit_config("first_key_on_token_serial", "# first_key_on_token_serial");
     for _ in 0..STARTS / 2 {
         let appliance = site.serve().unwrap();

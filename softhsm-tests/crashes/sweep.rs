@@ -68,8 +68,7 @@ impl Place {
 
     /// CKA_IDs of all private keys on the token. Nobody may be using it.
     fn private_keys(&self) -> BTreeSet<String> {
-        let listed = self.token.pkcs11_tool().logged_in(&["--list-objects", "--type", "privkey"]);
-        listed.lines().filter_map(|line| line.trim().strip_prefix("ID:")).map(|id| id.trim().to_owned()).collect()
+        self.token.pkcs11_tool().private_keys().into_iter().collect()
     }
 
     /// CKA_IDs that an intent on the token names.

@@ -24,6 +24,21 @@ fn copy(from: &Path, to: &Path) {
     tool::run("cp", &["-r", from.to_str().unwrap(), to.to_str().unwrap()], &[]);
 }
 
+/// What a start says that refuses.
+fn refused(token: &SoftHsm, config: &Path) -> String {
+    let (status, refusal) = Appliance::serve(token, config).err().unwrap();
+    assert_eq!(status.code(), Some(69), "{refusal}");
+    refusal
+}
+
+/// Accepts by name what a refusal names.
+fn accept(config: &Path, table: &str, key: &str, refusal: &str) {
+    let (_, rest) = refusal.split_once(&format!("{key} = \"")).unwrap_or_else(|| panic!("{refusal}"));
+    let named = rest.split('"').next().unwrap();
+    let text = fs::read_to_string(config).unwrap();
+    fs::write(config, text.replacen(table, &format!("{table}{key} = \"{named}\"\n"), 1)).unwrap();
+}
+
 /// Runs with these tables until key 1 is revoked and replaced, then puts the token back as it was
 /// before. Returns the refusal of the next start, after `forget` has had its way with the home.
 fn restored_token_is_refused(tables: &str, forget: impl FnOnce(&Path)) -> String {
@@ -46,15 +61,14 @@ fn restored_token_is_refused(tables: &str, forget: impl FnOnce(&Path)) -> String
 
     copy(&home.path().join("backup"), &token.tokens());
     forget(home.path());
-    let (status, refusal) = Appliance::serve(&token, &config("")).err().unwrap();
-    assert_eq!(status.code(), Some(69), "{refusal}");
-
-    let (_, rest) = refusal.split_once("accept_ledger_head = \"").unwrap_or_else(|| panic!("{refusal}"));
-    let head = rest.split('"').next().unwrap();
     let path = config("");
-    let accepted =
-        fs::read_to_string(&path).unwrap().replace("[state]\n", &format!("[state]\naccept_ledger_head = \"{head}\"\n"));
-    fs::write(&path, accepted).unwrap();
+    let mut refusal = refused(&token, &path);
+    if refusal.contains("audit.accept_checkpoint") {
+        // A trail that was taken away as well is missed first.
+        accept(&path, "[audit]\n", "accept_checkpoint", &refusal);
+        refusal = refused(&token, &path);
+    }
+    accept(&path, "[state]\n", "accept_ledger_head", &refusal);
     let appliance = Appliance::serve(&token, &path).unwrap();
     let keys = appliance.get("/api/v1/keys").ok();
     assert_eq!((keys[0]["key_id"].as_str(), keys[0]["state"].as_str()), (Some(key(1).as_str()), Some("revoked")));
@@ -77,7 +91,8 @@ fn the_fleet_remembers_for_an_appliance_that_has_lost_its_state() {
     let redis = RedisServer::start(&[]);
     let forget = |home: &Path| {
         fs::remove_dir_all(home.join("state")).unwrap();
-        fs::remove_file(home.join("audit/audit.log")).unwrap();
+        fs::remove_dir_all(home.join("audit")).unwrap();
+        fs::create_dir(home.join("audit")).unwrap();
     };
     let refusal = restored_token_is_refused(&lock(&redis), forget);
     assert!(refusal.contains("the fleet's memory in Redis"), "{refusal}");

@@ -4,6 +4,6 @@ mod clock;
 mod following;
 pub mod members;
 mod memory;
-mod races;
+pub mod races;
 mod revocation;
 mod stuck;

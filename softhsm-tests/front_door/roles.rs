@@ -56,6 +56,11 @@ const MAY: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/sign", "p"),
     ("POST", "/api/v1/sign/test", "os"),
     ("POST", "/api/v1/verify", "pa"),
+    ("GET", "/api/v1/audit", "osa"),
+    ("GET", "/api/v1/audit/checkpoint", "osa"),
+    ("GET", "/api/v1/audit/proof", "osa"),
+    ("GET", "/api/v1/audit/consistency", "osa"),
+    ("POST", "/api/v1/audit/rotate", "o"),
 ];
 
 #[test]

@@ -120,8 +120,17 @@ impl Appliance {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// The audit records in all files that are not compressed, oldest first.
     pub fn audit_log(&self) -> String {
-        fs::read_to_string(self.home.join("audit/audit.log")).unwrap()
+        let mut files: Vec<_> =
+            fs::read_dir(self.home.join("audit")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with("audit.log.") && name.rsplit('-').next().unwrap().bytes().all(|b| b.is_ascii_digit())
+        });
+        files.sort();
+        files.push(self.home.join("audit/audit.log"));
+        files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
     }
 
     /// The records of one type in the audit file.

@@ -37,9 +37,25 @@ impl Pkcs11Tool {
         tool::output("pkcs11-tool", &[&token, arguments].concat(), &self.environment(), b"")
     }
 
-    /// The listing of all objects, logged in, one text an object.
+    /// The listing of all objects but the audit key, logged in, one text an object.
     pub fn objects(&self) -> Vec<String> {
-        objects(&self.logged_in(&["--list-objects"]))
+        let mut objects = objects(&self.logged_in(&["--list-objects"]));
+        objects.retain(|object| !is_audit_key(object));
+        objects
+    }
+
+    /// The halves of the audit key.
+    pub fn audit_key(&self) -> Vec<String> {
+        let mut objects = objects(&self.logged_in(&["--list-objects"]));
+        objects.retain(|object| is_audit_key(object));
+        objects
+    }
+
+    /// CKA_IDs of all private keys but the audit key. A key that a crash left half written has none.
+    pub fn private_keys(&self) -> Vec<String> {
+        let objects = self.objects();
+        let private = objects.iter().filter(|object| object.starts_with("Private Key Object"));
+        private.filter(|object| object.contains("\n  ID:")).map(|object| field(object, "ID").to_owned()).collect()
     }
 
     /// The only object in the listing that has all these parts.
@@ -63,6 +79,12 @@ impl Pkcs11Tool {
 pub fn field<'a>(object: &'a str, name: &str) -> &'a str {
     let line = |line: &'a str| line.trim().strip_prefix(name)?.strip_prefix(':').map(str::trim);
     object.lines().find_map(line).unwrap_or_else(|| panic!("no {name} in {object}"))
+}
+
+/// Whether an object is half of an audit key: `<signer> audit <number> <algorithm>`.
+fn is_audit_key(object: &str) -> bool {
+    let label = object.lines().find_map(|line| line.trim().strip_prefix("label:"));
+    object.contains("Key Object") && label.is_some_and(|label| label.contains(" audit "))
 }
 
 /// Takes a listing apart: an object begins at the margin, its attributes are indented.

@@ -1,6 +1,10 @@
 //! An appliance with a token, a home and an active key: where the tests of a key's life begin.
 
-use std::{fs, ops::Deref, path::PathBuf};
+use std::{
+    fs,
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -43,15 +47,65 @@ impl Signer {
         Self::with_lines("[token]", "", key_policy, tables)
     }
 
-    /// The same with these lines in a table that every configuration has.
+    /// With these lines in `[audit]`, and these tables.
+    pub fn with_audit(lines: &str, tables: &str) -> Self {
+        Self::with_edited("[audit]", lines, "", tables, &[])
+    }
+
+    /// The same in an environment of its own.
+    pub fn with_audit_in(lines: &str, environment: &[(&str, &Path)]) -> Self {
+        Self::with_edited("[audit]", lines, "", "[fleet]\nsingle = true", environment)
+    }
+
+    /// With these lines in a table that every configuration has.
     pub fn with_lines(table: &str, lines: &str, key_policy: &str, tables: &str) -> Self {
+        Self::with_edited(table, lines, key_policy, tables, &[])
+    }
+
+    fn with_edited(table: &str, lines: &str, key_policy: &str, tables: &str, environment: &[(&str, &Path)]) -> Self {
         let token = SoftHsm::new();
         let home = tempfile::tempdir().unwrap();
         let config = token.config(home.path(), &first_key_here(&token, key_policy, tables));
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, text.replacen(table, &format!("{table}\n{lines}"), 1)).unwrap();
-        let appliance = serve(&token, &config);
+        let mut command = std::process::Command::new(super::appliance::BINARY);
+        command.args(["serve", "--config"]).arg(&config).envs(token.environment());
+        command.envs(environment.iter().copied());
+        let started = Appliance::start(command, home.path());
+        let appliance = started.unwrap_or_else(|(status, log)| panic!("serve ended with {status}: {log}"));
         Self { appliance: Some(appliance), token, home, config }
+    }
+
+    /// Ends it without letting it finish anything.
+    pub fn kill(&mut self) {
+        drop(self.appliance.take());
+    }
+
+    /// Stops it as systemd does.
+    pub fn stop_and_wait(&mut self) {
+        self.appliance.take().unwrap().stop();
+    }
+
+    /// Waits for its end by whatever cause.
+    pub fn wait_for_end(&mut self) -> std::process::ExitStatus {
+        self.appliance.take().unwrap().wait()
+    }
+
+    /// Starts again after [`Signer::kill`], or says why not.
+    pub fn start_again(&mut self) -> Result<(), String> {
+        let started = Appliance::serve(&self.token, &self.config).map_err(|(_, log)| log)?;
+        self.appliance = Some(started);
+        Ok(())
+    }
+
+    /// The directory of its files.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// One more appliance on the same token, with a state and a trail of its own.
@@ -135,6 +189,16 @@ impl Appliance {
         self.post("/api/v1/attestations", &attestation_request(&self.nonce()))
     }
 
+    /// The same when even the nonce may be refused: that answer then.
+    pub fn try_attest_or_refused(&self) -> Answer {
+        let issued = self.post("/api/v1/nonces", &json!({ "attestation_type": "email_verification" }));
+        if issued.status != 200 {
+            return issued;
+        }
+        let nonce = issued.json()["nonce"].as_str().unwrap().to_owned();
+        self.post("/api/v1/attestations", &attestation_request(&nonce))
+    }
+
     /// The key that signs now.
     pub fn signing_key(&self) -> String {
         self.attest()["issuer"]["key_id"].as_str().unwrap().to_owned()
@@ -171,6 +235,6 @@ pub fn first_key_here(token: &SoftHsm, key_policy: &str, tables: &str) -> String
     format!("[key_policy]\nfirst_key_on_token_serial = \"{}\"\n{key_policy}\n{tables}\n", token.serial)
 }
 
-fn serve(token: &SoftHsm, config: &std::path::Path) -> Appliance {
+fn serve(token: &SoftHsm, config: &Path) -> Appliance {
     Appliance::serve(token, config).unwrap_or_else(|(status, log)| panic!("serve ended with {status}: {log}"))
 }

@@ -89,6 +89,15 @@ impl Site {
         self.path("state/ledger-seen.json")
     }
 
+    /// Takes the audit trail away, whole.
+    pub fn forget_trail(&self) {
+        fs::remove_dir_all(self.path("audit")).unwrap();
+        fs::create_dir(self.path("audit")).unwrap();
+        // The state directory remembers how far it went.
+        let seen = self.path("state/audit-seen.json");
+        assert!(!seen.exists() || fs::remove_file(seen).is_ok());
+    }
+
     /// Replaces a part of the configuration that must be there.
     pub fn edit_config(&self, from: &str, to: &str) {
         let text = fs::read_to_string(self.config()).unwrap();

@@ -1,12 +1,18 @@
 //! One record of the trail.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::replay::OpenIntent;
 use crate::{client::Client, timestamp::Timestamp};
 
+/// The detail of an outcome that names its intent.
+const INTENT: &str = "intent_sequence";
+
 /// What kind of thing happened. The text form is the wire form, the filter and the metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventType {
     KeyGenerated,
@@ -20,6 +26,7 @@ pub enum EventType {
     AttestationVerified,
     AttestationRejected,
     NonceCreated,
+    NonceUsed,
     NonceExpired,
     NonceRejected,
     RateLimitExceeded,
@@ -51,6 +58,7 @@ impl EventType {
             Self::AttestationVerified => "attestation_verified",
             Self::AttestationRejected => "attestation_rejected",
             Self::NonceCreated => "nonce_created",
+            Self::NonceUsed => "nonce_used",
             Self::NonceExpired => "nonce_expired",
             Self::NonceRejected => "nonce_rejected",
             Self::RateLimitExceeded => "rate_limit_exceeded",
@@ -66,19 +74,67 @@ impl EventType {
             Self::SecurityAlert => "security_alert",
         }
     }
+
+    /// Whether the record may take the room that is kept for the time when the disk is full: what
+    /// security staff do to keys, and what happens to the service itself. Never a signature.
+    #[must_use]
+    pub fn may_use_reserve(self) -> bool {
+        match self {
+            Self::KeyGenerated
+            | Self::KeyActivated
+            | Self::KeyRotated
+            | Self::KeyRotationCompleted
+            | Self::KeyRevoked
+            | Self::KeyExpired
+            | Self::IpBanned
+            | Self::ConfigChanged
+            | Self::ServiceStarted
+            | Self::ServiceStopped
+            | Self::Error
+            | Self::SecurityAlert => true,
+            Self::KeyAccessed
+            | Self::AttestationSigned
+            | Self::AttestationVerified
+            | Self::AttestationRejected
+            | Self::NonceCreated
+            | Self::NonceUsed
+            | Self::NonceExpired
+            | Self::NonceRejected
+            | Self::RateLimitExceeded
+            | Self::AbuseDetected
+            | Self::AccessGranted
+            | Self::AccessDenied
+            | Self::HealthCheck => false,
+        }
+    }
 }
 
 /// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Success,
     Failure,
     Pending,
+    /// It was announced, and nobody saw its end.
+    Unknown,
+}
+
+impl Outcome {
+    /// The wire form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Pending => "pending",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// How much attention it wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     Info,
@@ -128,7 +184,7 @@ pub struct Event {
     timestamp: Timestamp,
     actor: String,
     resource: String,
-    action: &'static str,
+    action: Cow<'static, str>,
     outcome: Outcome,
     pub(super) severity: Severity,
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -152,7 +208,7 @@ impl Event {
             timestamp: now,
             actor: "verification-signer".into(),
             resource: resource.into(),
-            action,
+            action: action.into(),
             outcome: Outcome::Success,
             severity: Severity::Info,
             details: Map::new(),
@@ -237,11 +293,43 @@ impl Event {
     pub fn discarded(mut self, sequence: u64, now: Timestamp) -> Self {
         self.id = uuid::Uuid::now_v7();
         self.timestamp = now;
-        self.action = "discard";
+        self.action = "discard".into();
         if self.kind == EventType::AttestationSigned {
             self.kind = EventType::AttestationRejected;
         }
         self.failed(Severity::Warning).detail("discarded_sequence", sequence)
+    }
+
+    /// The same event with another outcome.
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
+    /// The same event as the outcome of the intent on record under this sequence.
+    #[must_use]
+    pub(super) fn of_intent(mut self, sequence: u64) -> Self {
+        self.id = uuid::Uuid::now_v7();
+        self.detail(INTENT, sequence)
+    }
+
+    /// What the record opens, when it is an intent, and which intent it closes, when it is an outcome.
+    pub(super) fn links(&self) -> (Option<OpenIntent>, Option<u64>) {
+        let opens = (self.outcome == Outcome::Pending)
+            .then(|| OpenIntent::of(self.kind.as_str(), &self.actor, &self.resource, &self.action));
+        (opens, self.details.get(INTENT).and_then(Value::as_u64))
+    }
+
+    /// The outcome of an intent whose end a crash kept from everyone.
+    #[must_use]
+    pub(super) fn of_lost_intent(sequence: u64, intent: &OpenIntent, now: Timestamp) -> Self {
+        let kind = serde_json::from_value(Value::String(intent.kind.clone())).unwrap_or(EventType::Error);
+        let event = Self::of_service(kind, "", intent.resource.clone(), now).by(&intent.actor);
+        Self { action: intent.action.clone().into(), ..event }
+            .with_outcome(Outcome::Unknown)
+            .of_severity(Severity::Warning)
+            .of_intent(sequence)
     }
 
     /// The record as JSON, without the fields that the writer adds.

@@ -2,47 +2,50 @@
 //!
 //! [`Recorded`] is minted only after `fdatasync`, and only from it can a signature be released.
 
+pub mod checkpoint;
+mod condition;
+mod config;
+mod copies;
 mod event;
+mod export;
+mod filter;
+mod gzip;
+mod handle;
+pub mod index;
+pub mod journald;
+pub mod merkle;
+mod opening;
 mod reader;
+mod replay;
+mod saved;
+mod segment;
+mod space;
+mod tidying;
+mod verifier;
+pub mod witness;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::{io, path::PathBuf};
 
-use serde::Deserialize;
-
+pub use condition::Stop;
+pub use config::Config;
+pub use copies::{Copies, records};
 pub use event::{Event, EventType, Outcome, Severity, Source};
+pub use export::{Format, export, exported, mark_exported};
+pub use filter::Filter;
+pub use handle::{Audit, Intent, Opened, Opening};
+pub use index::{Index, IndexError, Page, Query};
+pub use opening::Closing;
 pub use reader::{mentions_keys, revoked_keys};
-pub use writer::Audit;
+pub use saved::{Position, known_origin, last_note, save as save_checkpoint, save_retired, was_signed};
+
+pub use tidying::{Removable, compress_one, discard, removable};
+pub use verifier::{KEYS, Report, keys_from_pem, verify};
 
 use crate::evidence::Receipt;
-
-/// `[audit]` of the configuration file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where `audit.log` and its rotated segments live. Made by the package, or by `dev`.
-    #[serde(default = "default_directory")]
-    pub directory: PathBuf,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { directory: default_directory() }
-    }
-}
-
-impl Config {
-    /// Whether the trail could be opened here.
-    pub fn check(&self) -> Result<(), OpenError> {
-        let unusable = |source| OpenError::Directory { path: self.directory.clone(), source };
-        rustix::fs::access(&self.directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
-            .map_err(|errno| unusable(errno.into()))
-    }
-}
-
-fn default_directory() -> PathBuf {
-    PathBuf::from("/var/log/virtengine/audit")
-}
 
 /// A record is on disk.
 #[derive(Debug, Clone, Copy)]
@@ -80,14 +83,17 @@ impl Receipt for Recorded {
 }
 
 /// Why a record is not on disk, or not known to be.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nothing more will be written: the state of the file is unknown.
-    #[error("the audit trail failed and takes no more records")]
-    Failed,
+    /// Nothing, or only little, is written.
+    #[error("{}", .0.describe())]
+    Stopped(Stop),
     /// More records wait than the queue holds.
     #[error("the audit queue is full")]
     Busy,
+    /// The trail is not the one that others remember.
+    #[error("{0}")]
+    Withheld(String),
 }
 
 /// Why the trail could not be opened.
@@ -100,7 +106,11 @@ pub enum OpenError {
     #[error("another process writes to the audit directory {path}")]
     Locked { path: PathBuf },
     #[error(
-        "{path}: the last record cannot be read: the file was damaged or edited; move it aside and keep it for investigation"
+        "the audit trail is damaged: {path}: {what}. Keep the directory for investigation (verification-signer audit verify says more), and put back what is missing, or move all of it aside"
     )]
-    Damaged { path: PathBuf },
+    Damaged { path: PathBuf, what: String },
+    #[error(
+        "{witness} {what}: it was rolled back, or its newest files are missing. Put them back; to go on with the trail as it is now, set audit.accept_checkpoint = \"{accept}\" and start again"
+    )]
+    Behind { witness: String, what: String, accept: String },
 }

@@ -1,59 +1,15 @@
-//! Reading the trail back: only what start-up needs; the files stay the truth.
+//! Reading the trail back: only what start-up asks of it before it is opened.
 
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    io::{self, BufRead, BufReader},
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, io, path::Path};
 
-use serde::Deserialize;
+use super::{replay::Head, segment};
 
-#[derive(Deserialize)]
-struct Numbered {
-    sequence: u64,
-}
-
-/// The sequence number of a record, if the line is one.
-pub(super) fn sequence_of(line: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Numbered>(line).ok().map(|record| record.sequence)
-}
-
-/// `audit.log` and its rotated segments in `directory`.
-pub(super) fn segments(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    if !directory.exists() {
-        return Ok(Vec::new());
-    }
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(super::writer::FILE_NAME) {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-#[derive(Deserialize)]
-struct Typed<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    outcome: &'a str,
-}
-
-/// True when the trail in `directory` says that a key exists or was used: then an empty token is a
-/// lost, moved or wrong one, and no reason to make a key. An intent without success says nothing.
-pub fn mentions_keys(directory: &Path) -> io::Result<bool> {
-    let says_so = |line: &[u8]| {
-        serde_json::from_slice::<Typed<'_>>(line).is_ok_and(|record| {
-            let of_keys = record.kind.starts_with("key_") || record.kind == "attestation_signed";
-            of_keys && record.outcome == "success"
-        })
-    };
-    for path in segments(directory)? {
-        for line in BufReader::new(File::open(path)?).split(b'\n') {
-            if says_so(&line?) {
+/// Calls `each` with every record in `directory` until it has seen enough.
+fn search(directory: &Path, mut each: impl FnMut(&Head<'_>) -> bool) -> io::Result<bool> {
+    for segment in segment::list(directory)? {
+        let mut lines = segment.lines_from(0)?;
+        while let Some(line) = lines.next()? {
+            if Head::parse(line.bytes).is_some_and(|head| each(&head)) {
                 return Ok(true);
             }
         }
@@ -61,24 +17,24 @@ pub fn mentions_keys(directory: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-#[derive(Deserialize)]
-struct Revocation<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    action: &'a str,
-    resource: String,
+/// True when the trail in `directory` says that a key exists or was used: then an empty token is a
+/// lost, moved or wrong one, and no reason to make a key. An intent without success says nothing.
+pub fn mentions_keys(directory: &Path) -> io::Result<bool> {
+    search(directory, |head| {
+        let of_keys = head.kind.starts_with("key_") || head.kind == "attestation_signed";
+        of_keys && head.outcome == "success"
+    })
 }
 
 /// Ids of the keys that the trail in `directory` says were revoked. An intent counts: it may have
 /// been carried out.
 pub fn revoked_keys(directory: &Path) -> io::Result<BTreeSet<String>> {
     let mut keys = BTreeSet::new();
-    for path in segments(directory)? {
-        for line in BufReader::new(File::open(path)?).split(b'\n') {
-            if let Ok(Revocation { kind: "key_revoked", action: "revoke", resource }) = serde_json::from_slice(&line?) {
-                keys.insert(resource);
-            }
+    search(directory, |head| {
+        if head.kind == "key_revoked" && head.action == "revoke" {
+            keys.insert(head.resource.to_string());
         }
-    }
+        false
+    })?;
     Ok(keys)
 }

@@ -1,388 +1,398 @@
 //! The one writer of the trail: a thread that owns the file. Records that arrive while a batch is
-//! being synced share the next `fdatasync`.
+//! being synced share the next `fdatasync`. Between batches it looks at the disk, and closes files
+//! that are large or old enough.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Instant,
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
-use tokio::sync::{Notify, oneshot};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
-use super::{Config, Error, Event, OpenError, Recorded, Source, Written, reader};
+use super::{
+    Error, Event, EventType, Severity, Written,
+    condition::{Condition, Stop},
+    merkle::{Frontier, leaf_hash},
+    opening::Closing,
+    replay::OpenIntent,
+    saved::Position,
+    segment,
+    space::{self, Space},
+};
 use crate::{
-    durable::{self, AppendLog, DirectoryLock},
+    clock::Clock,
+    durable::{AppendError, AppendLog, DirectoryLock},
     metrics::Metrics,
-    timestamp::Timestamp,
 };
-
-/// The segment being written; closed ones are `audit.log.<time>-<last sequence>`.
-pub(super) const FILE_NAME: &str = "audit.log";
-
-/// Records that may wait for the disk before callers are turned away.
-const QUEUE: usize = 8192;
 
 /// Records in one write.
 const BATCH: usize = 512;
 
-enum Job {
-    Append { record: Encoded, done: oneshot::Sender<Result<Written, Error>> },
-    Rotate { at: Timestamp, done: oneshot::Sender<Result<PathBuf, Error>> },
+/// How often the disk is looked at when there is nothing to write.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the writer is asked to do.
+pub enum Job {
+    Append(Pending),
+    Rotate {
+        done: oneshot::Sender<Result<PathBuf, Error>>,
+    },
+    /// Where the trail stands, for a checkpoint.
+    Position {
+        done: oneshot::Sender<Position>,
+    },
+    /// These closed segments were removed on purpose.
+    Retired {
+        names: Vec<String>,
+        done: oneshot::Sender<()>,
+    },
 }
 
-/// Event type and severity, as metric labels.
-type Labels = [&'static str; 2];
+/// A record that waits to be written.
+pub struct Pending {
+    pub record: Encoded,
+    /// Nobody waits for what is only noted.
+    pub done: Option<oneshot::Sender<Result<Written, Error>>>,
+}
 
 /// A record encoded by whoever made it, so that the one writer only puts lines together.
-struct Encoded {
-    json: Vec<u8>,
-    labels: Labels,
+pub struct Encoded {
+    pub json: Vec<u8>,
+    pub kind: EventType,
+    pub severity: Severity,
+    /// Of an intent: what is announced.
+    pub opens: Option<OpenIntent>,
+    /// Of an outcome: its intent.
+    pub closes: Option<u64>,
 }
 
-/// The trail, open for appending. Cheap to clone.
-#[derive(Clone)]
-pub struct Audit {
-    jobs: Sender<Job>,
-    failure: Arc<Failure>,
-}
-
-/// Set once, never cleared: after a failed write or sync the file's state is unknown.
-#[derive(Default)]
-struct Failure {
-    happened: AtomicBool,
-    wake: Notify,
-}
-
-impl Audit {
-    /// Opens the trail in the configured directory and starts its writer. The directory must
-    /// exist; a torn last record (a crash in mid-write) is ended with a newline and left in place.
-    pub fn open(config: &Config, source: &Source, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        let directory = config.directory.clone();
-        let unusable = |source| OpenError::Directory { path: directory.clone(), source };
-        let lock = durable::lock_directory(&directory).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => OpenError::Locked { path: directory.clone() },
-            _ => unusable(error),
-        })?;
-        let path = directory.join(FILE_NAME);
-        let mut log = AppendLog::open(&path).map_err(unusable)?;
-        let last = last_sequence(&mut log, &directory, &path)?;
-        let (jobs, queue) = crossbeam_channel::bounded(QUEUE);
-        let failure = Arc::new(Failure::default());
-        let writer = Writer {
-            log: Some(log),
-            directory: directory.clone(),
-            last,
-            source: serde_json::to_vec(source).expect("a source is plain text"),
-            metrics,
-            failure: Arc::clone(&failure),
-            _lock: lock,
-        };
-        thread::Builder::new().name("audit-writer".into()).spawn(move || writer.run(&queue)).map_err(unusable)?;
-        Ok(Self { jobs, failure })
-    }
-
-    /// Appends a record; returns when it is on disk.
-    pub async fn record(&self, event: Event) -> Result<Written, Error> {
-        let (done, wait) = oneshot::channel();
-        let record = Encoded { json: event.to_json(), labels: [event.kind.as_str(), event.severity.as_str()] };
-        self.submit(Job::Append { record, done })?;
-        wait.await.map_err(|_| Error::Failed)?
-    }
-
-    /// Appends the record of a signature; the receipt is what releases it.
-    pub async fn record_signature(&self, event: Event, signature_digest: [u8; 32]) -> Result<Recorded, Error> {
-        let written = self.record(event.detail("signature_sha256", hex::encode(signature_digest))).await?;
-        Ok(Recorded { written, signature_digest })
-    }
-
-    /// Closes the current file under a name of its own and begins a new one.
-    pub async fn rotate(&self, at: Timestamp) -> Result<PathBuf, Error> {
-        let (done, wait) = oneshot::channel();
-        self.submit(Job::Rotate { at, done })?;
-        wait.await.map_err(|_| Error::Failed)?
-    }
-
-    fn submit(&self, job: Job) -> Result<(), Error> {
-        if self.has_failed() {
-            return Err(Error::Failed);
-        }
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => Error::Busy,
-            TrySendError::Disconnected(_) => Error::Failed,
-        })
-    }
-
-    /// True once a write or sync has failed.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.failure.happened.load(Ordering::Acquire)
-    }
-
-    /// Returns when the trail has failed.
-    pub async fn failed(&self) {
-        loop {
-            let woken = self.failure.wake.notified();
-            if self.has_failed() {
-                return;
-            }
-            woken.await;
-        }
+impl From<&Event> for Encoded {
+    fn from(event: &Event) -> Self {
+        let (opens, closes) = event.links();
+        Self { json: event.to_json(), kind: event.kind, severity: event.severity, opens, closes }
     }
 }
 
-struct Writer {
-    log: Option<AppendLog>,
-    directory: PathBuf,
-    last: u64,
+/// When a file is closed without being asked.
+pub struct RotationPolicy {
+    pub bytes: u64,
+    pub age: Duration,
+}
+
+/// Who is told of what was written.
+pub struct Listeners {
+    pub closings: UnboundedSender<Closing>,
+    pub copies: super::copies::Copies,
+    /// The index looks at the files itself; this only wakes it.
+    pub index: Sender<()>,
+}
+
+/// The writer and what it owns.
+pub struct Writer {
+    pub log: Option<AppendLog>,
+    pub directory: PathBuf,
+    pub tree: Frontier,
+    pub begins_after: u64,
+    pub open: BTreeMap<u64, OpenIntent>,
+    pub closed: Vec<String>,
+    /// By a clock that nobody sets: a jump of the wall clock closes no file.
+    pub opened_at: Instant,
     /// The `source` of every record, encoded once.
-    source: Vec<u8>,
-    metrics: Arc<Metrics>,
-    failure: Arc<Failure>,
-    _lock: DirectoryLock,
+    pub source: Vec<u8>,
+    pub space: Space,
+    pub rotation: RotationPolicy,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub condition: Arc<Condition>,
+    pub listeners: Listeners,
+    /// The last line was torn: the first write ends it.
+    pub wants_newline: bool,
+    #[expect(dead_code, reason = "held for as long as the writer lives")]
+    pub lock: DirectoryLock,
 }
 
 impl Writer {
-    fn run(mut self, queue: &Receiver<Job>) {
-        while let Ok(first) = queue.recv() {
-            let mut batch = Batch::default();
-            let mut next = Some(first);
-            while let Some(job) = next.take() {
-                match job {
-                    Job::Append { record, done } => {
-                        self.last += 1;
-                        batch.add(&record.json, self.last, &self.source);
-                        batch.waiting.push((record.labels, done));
-                    }
-                    Job::Rotate { at, done } => {
-                        self.write(std::mem::take(&mut batch));
-                        // A receiver that is gone has stopped waiting for the answer.
-                        let _ = done.send(self.rotate(at));
-                    }
+    /// Works until nobody can ask any more.
+    pub fn run(mut self, queue: &Receiver<Job>) {
+        let mut looked = Instant::now();
+        loop {
+            let first = match queue.recv_timeout(LOOK_EVERY) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            self.work(first, queue);
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                self.look();
+            }
+        }
+    }
+
+    /// One batch: everything that waits, up to the first job of another kind.
+    fn work(&mut self, first: Option<Job>, queue: &Receiver<Job>) {
+        let mut batch = Vec::new();
+        let mut next = first;
+        while let Some(job) = next.take() {
+            match job {
+                Job::Append(pending) => batch.push(pending),
+                // A receiver that is gone has stopped waiting for the answer.
+                Job::Rotate { done } => {
+                    self.write(std::mem::take(&mut batch));
+                    let _ = done.send(self.rotate());
                 }
-                if batch.waiting.len() < BATCH {
-                    next = queue.try_recv().ok();
+                Job::Position { done } => {
+                    self.write(std::mem::take(&mut batch));
+                    let _ = done.send(self.position());
+                }
+                Job::Retired { names, done } => {
+                    self.closed.retain(|name| !names.contains(name));
+                    let _ = done.send(());
                 }
             }
-            self.write(batch);
+            if batch.len() < BATCH {
+                next = queue.try_recv().ok();
+            }
         }
+        self.write(batch);
     }
 
     /// One write, one `fdatasync`, then everyone who waited learns the same answer.
-    fn write(&mut self, batch: Batch) {
-        if batch.waiting.is_empty() {
+    fn write(&mut self, batch: Vec<Pending>) {
+        let (now_allowed, refused): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|pending| allowed(self.condition.stop(), pending.record.kind));
+        self.refuse(refused);
+        if now_allowed.is_empty() {
             return;
         }
         let begun = Instant::now();
-        let first = self.last + 1 - batch.waiting.len() as u64;
-        let result = self.append(&batch.bytes);
+        match self.append(&now_allowed) {
+            Ok(first) => self.tell(now_allowed, first),
+            Err(Error::Stopped(Stop::DiskFull)) => self.write_in_the_reserve(now_allowed),
+            Err(_) => self.refuse(now_allowed),
+        }
         self.metrics.audit_flush_latency.observe(begun.elapsed().as_secs_f64());
-        for ((labels, done), sequence) in batch.waiting.into_iter().zip(first..) {
-            if result.is_ok() {
-                self.metrics.audit_events.with_label_values(&labels).inc();
+        if self.log.as_ref().is_some_and(|log| log.length() >= self.rotation.bytes) {
+            // Whether it succeeded shows in the condition.
+            let _ = self.rotate();
+        }
+    }
+
+    /// The disk has just turned out to be full: the reserve is given up for those who may use it.
+    fn write_in_the_reserve(&mut self, batch: Vec<Pending>) {
+        let (may, may_not): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|pending| pending.record.kind.may_use_reserve());
+        self.refuse(may_not);
+        self.space.give_up_reserve();
+        self.announce("disk_full", "the disk is full");
+        if may.is_empty() {
+            return;
+        }
+        match self.append(&may) {
+            Ok(first) => self.tell(may, first),
+            Err(_) => self.refuse(may),
+        }
+    }
+
+    fn refuse(&self, batch: Vec<Pending>) {
+        let error = self.condition.stop().map_or(Error::Busy, Error::Stopped);
+        for done in batch.into_iter().filter_map(|pending| pending.done) {
+            let _ = done.send(Err(error.clone()));
+        }
+    }
+
+    fn tell(&self, batch: Vec<Pending>, first: u64) {
+        for (pending, sequence) in batch.into_iter().zip(first..) {
+            let labels = [pending.record.kind.as_str(), pending.record.severity.as_str()];
+            self.metrics.audit_events.with_label_values(&labels).inc();
+            if let Some(done) = pending.done {
+                let _ = done.send(Ok(Written { sequence }));
             }
-            let _ = done.send(result.clone().map(|()| Written { sequence }));
         }
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let log = self.log.as_mut().ok_or(Error::Failed)?;
-        match log.append(bytes) {
-            Ok(()) if log.is_in_place() => Ok(()),
-            Ok(()) => Err(self.fail("audit.log was moved, replaced or removed while it was being written")),
-            Err(error) => Err(self.fail(&error.to_string())),
+    /// Puts records on disk; the sequence of the first.
+    fn append(&mut self, batch: &[Pending]) -> Result<u64, Error> {
+        let first = self.tree.size() + 1;
+        let mut tree = self.tree.clone();
+        let mut bytes = Vec::with_capacity(batch.len() * 1024);
+        bytes.extend(self.wants_newline.then_some(b'\n'));
+        for (pending, sequence) in batch.iter().zip(first..) {
+            let begin = bytes.len();
+            add_line(&mut bytes, &pending.record.json, sequence, &self.source);
+            tree.append(leaf_hash(&bytes[begin..bytes.len() - 1]));
+        }
+        self.put(&bytes)?;
+        self.wants_newline = false;
+        self.tree = tree;
+        for (pending, sequence) in batch.iter().zip(first..) {
+            if let Some(intent) = pending.record.closes {
+                self.open.remove(&intent);
+            }
+            if let Some(intent) = pending.record.opens.clone() {
+                self.open.insert(sequence, intent);
+            }
+        }
+        self.condition.set_size(self.tree.size());
+        self.listeners.copies.send(&bytes);
+        // Full: it has been woken already.
+        let _ = self.listeners.index.try_send(());
+        Ok(first)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let log = self.log.as_mut().ok_or(Error::Stopped(Stop::Failed))?;
+        let stop = match log.append(bytes) {
+            Ok(()) if log.is_in_place() => return Ok(()),
+            Ok(()) => Stop::FileLost,
+            Err(AppendError::NotWritten(error)) if space::is_full(&error) => Stop::DiskFull,
+            Err(AppendError::NotWritten(error)) if space::is_read_only(&error) => Stop::ReadOnly,
+            Err(AppendError::NotWritten(error) | AppendError::Unknown(error)) => {
+                tracing::error!(%error, "the audit file could not be written");
+                Stop::Failed
+            }
+        };
+        Err(self.stop(stop))
+    }
+
+    fn stop(&mut self, stop: Stop) -> Error {
+        if self.condition.stop() != Some(stop) {
+            tracing::error!("{}", stop.describe());
+        }
+        if matches!(stop, Stop::Failed | Stop::FileLost) {
+            // Never written again: what it holds is for the next start to find out.
+            self.log = None;
+        }
+        self.metrics.service_health.with_label_values(&["audit"]).set(0.0);
+        self.condition.set(Some(stop));
+        Error::Stopped(stop)
+    }
+
+    fn go_on(&mut self, action: &'static str) {
+        self.condition.set(None);
+        self.announce(action, "records are written again");
+        if self.condition.stop().is_none() {
+            tracing::warn!("the audit trail is written again");
+            self.metrics.service_health.with_label_values(&["audit"]).set(1.0);
         }
     }
 
-    fn rotate(&mut self, at: Timestamp) -> Result<PathBuf, Error> {
+    /// Puts on record what happened to the trail itself. Where even that fails, the condition says so.
+    fn announce(&mut self, action: &'static str, what: &'static str) {
+        let event = Event::of_service(EventType::SecurityAlert, action, "audit", self.clock.now())
+            .of_severity(Severity::Critical)
+            .detail("what", what)
+            .detail("free_bytes", self.condition.free());
+        let pending = [Pending { record: Encoded::from(&event), done: None }];
+        if let Ok(first) = self.append(&pending) {
+            self.tell(pending.into(), first);
+        }
+    }
+
+    /// A look at disk and file, once a second.
+    fn look(&mut self) {
+        if let Ok(free) = self.space.free() {
+            self.condition.set_free(free);
+            #[expect(clippy::cast_precision_loss, reason = "bytes of a disk, shown to people")]
+            self.metrics.audit_free_bytes.set(free as f64);
+        }
+        let short = self.space.is_short(self.condition.free());
+        match self.condition.stop() {
+            None if !self.log.as_ref().is_some_and(AppendLog::is_in_place) => {
+                self.stop(Stop::FileLost);
+            }
+            None if short => {
+                self.stop(Stop::DiskFull);
+                self.announce("disk_full", "too little is free");
+            }
+            None => self.rotate_when_old(),
+            Some(Stop::DiskFull) if !short && self.space.take_reserve().is_ok() => self.go_on("disk_has_room"),
+            Some(Stop::ReadOnly) if self.space.take_reserve().is_ok() => self.go_on("writable_again"),
+            Some(Stop::DiskFull | Stop::ReadOnly | Stop::FileLost | Stop::Failed) => {}
+        }
+    }
+
+    fn rotate_when_old(&mut self) {
+        if self.opened_at.elapsed() >= self.rotation.age {
+            let _ = self.rotate();
+        }
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            tree: self.tree.clone(),
+            begins_after: self.begins_after,
+            offset: self.log.as_ref().map_or(0, AppendLog::length),
+            open: self.open.clone(),
+            closed: self.closed.clone(),
+        }
+    }
+
+    fn rotate(&mut self) -> Result<PathBuf, Error> {
+        if let Some(stop) = self.condition.stop() {
+            return Err(Error::Stopped(stop));
+        }
+        self.opened_at = Instant::now();
         if self.log.as_ref().is_some_and(AppendLog::is_empty) {
             // There is nothing to close.
-            return Ok(self.directory.join(FILE_NAME));
+            return Ok(self.directory.join(segment::OPEN));
         }
-        let log = self.log.take().ok_or(Error::Failed)?;
-        let stamp = at.to_string().replace([':', '-'], "");
-        let closed = self.directory.join(format!("{FILE_NAME}.{stamp}-{:012}", self.last));
+        let log = self.log.take().ok_or(Error::Stopped(Stop::Failed))?;
+        let name = segment::closed_name(self.clock.now(), self.tree.size());
+        let closed = self.directory.join(&name);
         match log.rotate(&closed) {
             Ok(log) => {
                 self.log = Some(log);
+                self.closed.push(name);
+                self.begins_after = self.tree.size();
+                // Nobody listens any more when the process ends: the next start signs it.
+                let _ = self.listeners.closings.send(Closing { segment: closed.clone(), position: self.position() });
+                let _ = self.listeners.index.try_send(());
                 Ok(closed)
             }
-            Err(error) => Err(self.fail(&error.to_string())),
-        }
-    }
-
-    fn fail(&mut self, why: &str) -> Error {
-        tracing::error!(why, "the audit trail failed; no signature will be released");
-        self.log = None;
-        self.failure.happened.store(true, Ordering::Release);
-        self.failure.wake.notify_waiters();
-        Error::Failed
-    }
-}
-
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    waiting: Vec<(Labels, oneshot::Sender<Result<Written, Error>>)>,
-}
-
-impl Batch {
-    /// One line: the sequence first, then the event's own fields, the source last.
-    fn add(&mut self, event: &[u8], sequence: u64, source: &[u8]) {
-        let fields = event.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")).expect("an event is an object");
-        self.bytes.extend_from_slice(format!("{{\"sequence\":{sequence},").as_bytes());
-        self.bytes.extend_from_slice(fields);
-        self.bytes.extend_from_slice(b",\"source\":");
-        self.bytes.extend_from_slice(source);
-        self.bytes.extend_from_slice(b"}\n");
-    }
-}
-
-/// The last sequence in the trail: from the current file, or from the newest closed one.
-fn last_sequence(log: &mut AppendLog, directory: &Path, path: &Path) -> Result<u64, OpenError> {
-    /// Longer than any record: details are bounded by the request body.
-    const TAIL: u64 = 1 << 20;
-    let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
-    let damaged = |path: &Path| OpenError::Damaged { path: path.to_owned() };
-    let tail = log.tail(TAIL).map_err(unusable)?;
-    if !tail.is_empty() && !tail.ends_with(b"\n") {
-        tracing::warn!(path = %path.display(), "the last audit record is torn (a crash in mid-write); it stays in place and does not count");
-        log.append(b"\n").map_err(unusable)?;
-    }
-    let whole = tail.strip_suffix(b"\n");
-    let torn = whole.is_none();
-    let mut lines = whole.unwrap_or(&tail).rsplit(|b| *b == b'\n').filter(|line| !line.is_empty());
-    if torn {
-        lines.next();
-    }
-    // Lines torn by earlier crashes stay in the file, whatever they look like: they do not count.
-    if let Some(sequence) = lines.find_map(reader::sequence_of) {
-        return Ok(sequence);
-    }
-    if tail.iter().any(|byte| !byte.is_ascii_whitespace() && *byte != 0) && !torn {
-        return Err(damaged(path));
-    }
-    let mut newest = 0;
-    for segment in reader::segments(directory).map_err(unusable)? {
-        let last = segment
-            .extension()
-            .and_then(|suffix| suffix.to_str())
-            .and_then(|suffix| suffix.rsplit('-').next()?.parse::<u64>().ok());
-        newest = newest.max(last.unwrap_or(0));
-    }
-    Ok(newest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::EventType;
-
-    fn source() -> Source {
-        Source { service: "s", component: "c", instance: "i".into(), version: "v", host: "h".into() }
-    }
-
-    fn open(directory: &Path) -> Result<Audit, OpenError> {
-        Audit::open(&Config { directory: directory.to_owned() }, &source(), Arc::new(Metrics::new().unwrap()))
-    }
-
-    fn now() -> Timestamp {
-        Timestamp::parse("2026-11-23T10:00:00Z").unwrap()
-    }
-
-    fn event() -> Event {
-        Event::of_service(EventType::ServiceStarted, "start", "service", now()).detail("text", "line\nbreak\u{2028}")
-    }
-
-    /// Opens once the writer thread of a dropped `Audit` has let go of the directory.
-    fn reopen(directory: &Path) -> Audit {
-        for _ in 0..1000 {
-            match open(directory) {
-                Ok(audit) => return audit,
-                Err(OpenError::Locked { .. }) => thread::yield_now(),
-                Err(error) => panic!("{error}"),
+            Err(error) => {
+                tracing::error!(%error, "the audit file could not be closed");
+                Err(self.stop(Stop::Failed))
             }
-            thread::sleep(std::time::Duration::from_millis(1));
         }
-        panic!("the lock was never released");
     }
+}
 
-    #[tokio::test]
-    async fn sequences_go_on_over_restart_and_rotation() {
-        let directory = tempfile::tempdir().unwrap();
-        let audit = reopen(directory.path());
-        assert_eq!(audit.record(event()).await.unwrap().sequence(), 1);
-        assert_eq!(audit.record(event()).await.unwrap().sequence(), 2);
-        drop(audit);
-        let audit = reopen(directory.path());
-        assert_eq!(audit.record(event()).await.unwrap().sequence(), 3);
-        let closed = audit.rotate(now()).await.unwrap();
-        assert!(closed.file_name().unwrap().to_str().unwrap().starts_with("audit.log."));
-        drop(audit);
-        let audit = reopen(directory.path());
-        assert_eq!(audit.record(event()).await.unwrap().sequence(), 4);
+/// Whether a record of this kind is taken in this condition.
+pub fn allowed(stop: Option<Stop>, kind: EventType) -> bool {
+    match stop {
+        None => true,
+        Some(Stop::DiskFull) => kind.may_use_reserve(),
+        Some(Stop::ReadOnly | Stop::FileLost | Stop::Failed) => false,
     }
+}
 
-    #[tokio::test]
-    async fn one_record_is_one_line_whatever_it_says() {
-        let directory = tempfile::tempdir().unwrap();
-        let audit = reopen(directory.path());
-        audit.record(event()).await.unwrap();
-        let text = std::fs::read_to_string(directory.path().join(FILE_NAME)).unwrap();
-        assert_eq!(text.lines().count(), 1);
-        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(record["type"], "service_started");
-        assert_eq!(record["source"]["service"], "s");
-    }
+/// One line: the sequence first, then the event's own fields, the source last.
+pub fn add_line(bytes: &mut Vec<u8>, event: &[u8], sequence: u64, source: &[u8]) {
+    let fields = event.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")).expect("an event is an object");
+    bytes.extend_from_slice(format!("{{\"sequence\":{sequence},").as_bytes());
+    bytes.extend_from_slice(fields);
+    bytes.extend_from_slice(b",\"source\":");
+    bytes.extend_from_slice(source);
+    bytes.extend_from_slice(b"}\n");
+}
 
-    #[tokio::test]
-    async fn a_torn_record_stays_and_does_not_count() {
-        let directory = tempfile::tempdir().unwrap();
-        drop({
-            let audit = reopen(directory.path());
-            audit.record(event()).await.unwrap();
-            audit
-        });
-        let path = directory.path().join(FILE_NAME);
-        let mut content = std::fs::read(&path).unwrap();
-        content.extend_from_slice(b"{\"sequence\":2,\"ty");
-        std::fs::write(&path, &content).unwrap();
-        assert_eq!(reopen(directory.path()).record(event()).await.unwrap().sequence(), 2);
-        assert!(std::fs::read(&path).unwrap().starts_with(&content));
-        assert_eq!(reopen(directory.path()).record(event()).await.unwrap().sequence(), 3);
-    }
-
-    #[tokio::test]
-    async fn a_removed_file_fails_the_trail_for_good() {
-        let directory = tempfile::tempdir().unwrap();
-        let audit = reopen(directory.path());
-        audit.record(event()).await.unwrap();
-        std::fs::remove_file(directory.path().join(FILE_NAME)).unwrap();
-        assert!(matches!(audit.record(event()).await, Err(Error::Failed)));
-        assert!(audit.has_failed());
-        assert!(matches!(audit.record_signature(event(), [0; 32]).await, Err(Error::Failed)));
-        audit.failed().await;
-    }
-
-    #[tokio::test]
-    async fn a_second_writer_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let _audit = reopen(directory.path());
-        assert!(matches!(open(directory.path()), Err(OpenError::Locked { .. })));
-    }
-
-    #[tokio::test]
-    async fn a_trail_tells_whether_keys_ever_existed() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(!crate::audit::mentions_keys(directory.path()).unwrap());
-        let audit = reopen(directory.path());
-        audit.record(event()).await.unwrap();
-        assert!(!crate::audit::mentions_keys(directory.path()).unwrap());
-        audit.record(Event::of_service(EventType::KeyGenerated, "generate", "k", now())).await.unwrap();
-        assert!(crate::audit::mentions_keys(directory.path()).unwrap());
+impl Writer {
+    /// The first records of this process, in one write; before them the newline that a crash left out.
+    pub fn begin_with(&mut self, events: &[Event], wants_newline: bool) -> Result<(), Error> {
+        if wants_newline && events.is_empty() {
+            return self.put(b"\n");
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        let batch: Vec<_> = events.iter().map(|event| Pending { record: Encoded::from(event), done: None }).collect();
+        self.wants_newline = wants_newline;
+        let first = self.append(&batch)?;
+        self.tell(batch, first);
+        Ok(())
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
         for lost in opened.standing.superseded() {
             println!("warning        ledger record {:?} lost a race and does not count", lost.label);
         }
-        config.audit.check().map_err(|error| StartError::Config(error.to_string()))?;
+        config.audit.check_directory().map_err(|error| StartError::Config(error.to_string()))?;
         match opened.standing.active() {
             Some(key) => {
                 opened.check_active_key().await?;

@@ -202,7 +202,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         nonce: nonce::Config::default(),
         limits: limits::Config { enabled: options.limits, ..limits::Config::default() },
         redis: options.redis.clone().map(|url| redis::Config { url: Some(url.into()), ..redis::Config::default() }),
-        audit: audit::Config { directory: layout.audit.clone() },
+        audit: audit::Config { directory: layout.audit.clone(), ..audit::Config::default() },
         http: http::Config { listen: options.http, ..http::Config::default() },
         tls: None,
         auth: None,

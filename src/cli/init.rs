@@ -34,6 +34,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
                 ExitCode::Config
             }
         };
+        app.service.checkpoint().await?;
         app.service.token.close()?;
         Ok(code)
     })

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod audit;
 mod check;
 mod dev;
 mod init;
@@ -33,6 +34,9 @@ enum Command {
     /// Bearer keys of callers: make, list, revoke.
     #[command(subcommand)]
     Key(key::Command),
+    /// Verify or export an audit trail.
+    #[command(subcommand)]
+    Audit(audit::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +62,7 @@ impl Cli {
             Command::Serve(file) => file.load().and_then(|config| serve::run(&config)),
             Command::Dev(options) => dev::run(&options),
             Command::Check(file) => file.load().and_then(|config| check::run(&config)),
+            Command::Audit(command) => audit::run(&command),
             Command::Init(file) => file.load().and_then(|config| init::run(&config)),
             Command::Key(command) => key::run(&command),
         };

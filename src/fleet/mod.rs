@@ -11,6 +11,7 @@
 
 mod redis;
 mod single;
+mod stream;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 
 pub use redis::RedisFleet;
 pub use single::Single;
+pub use stream::RecordStream;
 
 use crate::key::seen::Seen;
 
@@ -85,6 +87,31 @@ pub struct Member {
     pub revocations: u64,
 }
 
+/// What one appliance hands to the others about audit logs: notes and requests as C2SP tlog-witness
+/// writes them. They carry their own proof; here they are only passed on.
+#[derive(Clone, Debug, Default)]
+pub struct Handed {
+    /// The log's name, the size of its last checkpoint, and its note.
+    pub origin: String,
+    pub size: u64,
+    pub note: Option<String>,
+    /// Requests to witnesses: instance and body.
+    pub submissions: Vec<(String, String)>,
+    /// Other logs' last checkpoints as this witness remembers them: origin and note.
+    pub answers: Vec<(String, String)>,
+}
+
+/// What comes back.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// The last checkpoint of this log that was ever handed on.
+    pub head: Option<String>,
+    /// Requests to this witness.
+    pub submissions: Vec<String>,
+    /// What witnesses remember of this log: instance and note.
+    pub answers: Vec<(String, String)>,
+}
+
 /// What a report does to the fleet's memory of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -114,6 +141,9 @@ pub trait Fleet: Send + Sync {
 
     /// The furthest that any appliance has read.
     async fn remembered(&self) -> Result<Option<Seen>, Error>;
+
+    /// Exchanges checkpoints of audit logs with the other appliances.
+    async fn exchange(&self, handed: &Handed) -> Result<Received, Error>;
 
     /// The appliances that have reported within the last seconds.
     async fn members(&self) -> Result<Vec<Member>, Error>;

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use deadpool_redis::redis::Script;
 
-use super::{Error, Fleet, Guard, Held, Member, Memory};
+use super::{Error, Fleet, Guard, Handed, Held, Member, Memory, Received};
 use crate::{
     key::{SignerId, seen::Seen},
     redis::{Failure, Pool, prefix},
@@ -21,6 +21,8 @@ static RELEASE: LazyLock<Script> =
 
 static REPORT: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!("#!lua flags=allow-oom\n", include_str!("report.lua"))));
+static WITNESS: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!("#!lua flags=allow-oom\n", include_str!("witness.lua"))));
 static VIEW: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!("#!lua flags=no-writes\n", include_str!("view.lua"))));
 
@@ -36,6 +38,9 @@ pub struct RedisFleet {
     members: String,
     furthest: String,
     revoked: String,
+    heads: String,
+    submissions: String,
+    answers: String,
 }
 
 impl RedisFleet {
@@ -51,6 +56,9 @@ impl RedisFleet {
             members: key("members"),
             furthest: key("ledger"),
             revoked: key("revoked"),
+            heads: key("audit-heads"),
+            submissions: key("audit-submissions"),
+            answers: key("audit-answers"),
         }
     }
 
@@ -123,6 +131,20 @@ impl Fleet for RedisFleet {
         let (ledger_records, ledger_head, revoked, _) = self.view().await?;
         let revoked = revoked.into_iter().collect();
         Ok((ledger_records > 0).then_some(Seen { ledger_records, ledger_head, revoked }))
+    }
+
+    async fn exchange(&self, handed: &Handed) -> Result<Received, Error> {
+        let mut call = WITNESS.key(&self.heads);
+        call.key(&self.submissions).key(&self.answers);
+        call.arg(&self.instance).arg(&handed.origin).arg(handed.size).arg(handed.note.as_deref().unwrap_or_default());
+        for (witness, request) in &handed.submissions {
+            call.arg("submit").arg(witness).arg(request);
+        }
+        for (origin, note) in &handed.answers {
+            call.arg("answer").arg(origin).arg(note);
+        }
+        let (head, submissions, answers): (String, Vec<String>, Vec<(String, String)>) = self.pool.run(&call).await?;
+        Ok(Received { head: Some(head).filter(|head| !head.is_empty()), submissions, answers })
     }
 
     async fn members(&self) -> Result<Vec<Member>, Error> {

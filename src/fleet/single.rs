@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Error, Fleet, Guard, Held, Member, Memory};
+use super::{Error, Fleet, Guard, Handed, Held, Member, Memory, Received};
 use crate::key::seen::Seen;
 
 /// Serialises lifecycle operations of this process.
@@ -30,6 +30,10 @@ impl Fleet for Single {
 
     async fn remembered(&self) -> Result<Option<Seen>, Error> {
         Ok(None)
+    }
+
+    async fn exchange(&self, _handed: &Handed) -> Result<Received, Error> {
+        Ok(Received::default())
     }
 
     async fn members(&self) -> Result<Vec<Member>, Error> {

@@ -90,6 +90,11 @@ pub const TABLE: &[Access] = &[
     ask("/api/v1/sign", &[Producer]),
     ask("/api/v1/sign/test", &[Operator, Security]),
     ask("/api/v1/verify", &[Producer, Auditor]),
+    read("/api/v1/audit", READERS),
+    read("/api/v1/audit/checkpoint", READERS),
+    read("/api/v1/audit/proof", READERS),
+    read("/api/v1/audit/consistency", READERS),
+    change("POST", "/api/v1/audit/rotate", &[Operator]),
 ];
 
 /// The row of the metrics' own listener.

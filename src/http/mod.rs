@@ -6,6 +6,7 @@ pub mod access;
 mod admission;
 pub mod approvals;
 pub mod attestations;
+pub mod audit;
 mod authn;
 pub mod blocks;
 pub mod body;

@@ -10,10 +10,11 @@ use utoipa::OpenApi;
 use super::{
     abuse,
     access::{Access, Allowed, TABLE},
-    approvals, attestations, blocks, health, index, jwks, keys, lifecycle, nonces, opaque,
+    approvals, attestations, audit, blocks, health, index, jwks, keys, lifecycle, nonces, opaque,
     problem::{self, Body},
     rotations, signer,
 };
+use crate::audit::{EventType, Outcome, Severity};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -63,13 +64,18 @@ use super::{
         blocks::remove,
         attestations::sign,
         attestations::verify,
+        audit::search,
+        audit::checkpoint,
+        audit::proof,
+        audit::consistency,
+        audit::rotate,
         opaque::sign,
         opaque::verify,
         opaque::test,
         document,
         page,
     ),
-    components(schemas(Body))
+    components(schemas(Body, EventType, Outcome, Severity, audit::Order))
 )]
 struct Described;
 
@@ -97,8 +103,7 @@ fn finish(operation: &mut Map<String, Value>, row: &Access) {
     };
     for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
         // A header or query that may be left out is not null: it is not there.
-        let kind = &mut parameter["schema"]["type"];
-        if kind.is_array() {
+        if let Some(kind) = parameter["schema"].get_mut("type").filter(|kind| kind.is_array()) {
             *kind = json!("string");
         }
     }

@@ -13,6 +13,7 @@ use actix_web::{
 use serde::Serialize;
 
 use crate::{
+    audit::{IndexError, Stop},
     key::KeyState,
     nonce::{Bound, Refusal},
     quota::{Charge, Exceeded, Window},
@@ -149,6 +150,22 @@ kinds! {
         "Nothing was signed. Repeat later; operators find the cause in the log and GET /healthz.";
     AUDIT_UNAVAILABLE = "audit-unavailable", SERVICE_UNAVAILABLE, "The audit trail cannot be written",
         "Nothing is signed without a record. Operators find the cause in the log and GET /healthz.";
+    NO_CHECKPOINT = "no-checkpoint", NOT_FOUND, "The trail has not been signed yet",
+        "Ask again in a minute.";
+    NO_SUCH_RECORD = "no-such-record", NOT_FOUND, "The trail is not that long",
+        "GET /api/v1/audit?limit=1 shows the last record.";
+    SEARCH_TOO_BROAD = "search-too-broad", BAD_REQUEST, "The search would take too long",
+        "Give a time range (since, until), or a condition that fewer records fulfil.";
+    INDEX_BUILDING = "index-building", SERVICE_UNAVAILABLE, "The index of the trail is being made",
+        "Ask again later; signing goes on meanwhile.";
+    AUDIT_DISK_FULL = "audit-disk-full", SERVICE_UNAVAILABLE, "The disk of the audit trail is full",
+        "Nothing is signed without a record. Make room on the disk: signing goes on by itself. Keys can still be revoked and rotated.";
+    AUDIT_READ_ONLY = "audit-read-only", SERVICE_UNAVAILABLE, "The file system of the audit trail is read-only",
+        "Nothing is signed without a record. Make it writable: signing goes on by itself.";
+    AUDIT_FILE_LOST = "audit-file-lost", SERVICE_UNAVAILABLE, "The file of the audit trail was moved, replaced or removed",
+        "Nothing is signed without a record. Find the file and put it back, then start the signer again: it checks the trail.";
+    AUDIT_ROLLED_BACK = "audit-rolled-back", SERVICE_UNAVAILABLE, "The audit trail is not the one that others remember",
+        "Nothing is signed until an operator decides; GET /healthz says what was found and how to go on.";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, "The signer found itself in a state it must not be in",
         "Nothing was released. Operators find the cause in the log under the request id.";
 }
@@ -329,7 +346,10 @@ impl From<Error> for Problem {
                 Self::new(&TOKEN_UNAVAILABLE, "").retry_after(5)
             }
             Error::Audit(crate::audit::Error::Busy) => Self::new(&BUSY, "").retry_after(1),
-            Error::Audit(crate::audit::Error::Failed) => Self::new(&AUDIT_UNAVAILABLE, "").retry_after(30),
+            Error::Audit(crate::audit::Error::Stopped(stop)) => stopped_trail(stop),
+            Error::Audit(crate::audit::Error::Withheld(_)) => Self::new(&AUDIT_ROLLED_BACK, "").retry_after(60),
+            Error::Trail(error) => unanswered(&error),
+            Error::NoAuditKey => Self::new(&AUDIT_UNAVAILABLE, "").retry_after(30),
             Error::Internal(_) => Self::new(&INTERNAL, ""),
         }
     }
@@ -373,6 +393,25 @@ fn refused_approval(refusal: &approvals::Refusal) -> Problem {
         Refusal::Disk => return Problem::new(&STATE_UNWRITABLE, "").retry_after(30),
     };
     Problem::new(kind, super::authn::sentence(&refusal.to_string()))
+}
+
+fn unanswered(error: &IndexError) -> Problem {
+    match error {
+        IndexError::Building { .. } => Problem::new(&INDEX_BUILDING, format!("{error}.")).retry_after(5),
+        IndexError::TooBroad => Problem::new(&SEARCH_TOO_BROAD, ""),
+        IndexError::Beyond { .. } => Problem::new(&NO_SUCH_RECORD, format!("{error}.")),
+        IndexError::Io(_) | IndexError::Database(_) => Problem::new(&INDEX_BUILDING, "").retry_after(5),
+    }
+}
+
+fn stopped_trail(stop: Stop) -> Problem {
+    let kind = match stop {
+        Stop::DiskFull => &AUDIT_DISK_FULL,
+        Stop::ReadOnly => &AUDIT_READ_ONLY,
+        Stop::FileLost => &AUDIT_FILE_LOST,
+        Stop::Failed => &AUDIT_UNAVAILABLE,
+    };
+    Problem::new(kind, "").retry_after(30)
 }
 
 fn refused_nonce(refusal: Refusal) -> Problem {

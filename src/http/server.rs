@@ -18,7 +18,7 @@ use actix_web::{
 
 use super::proxy::Proxies;
 use super::{
-    Config, MetricsConfig, TlsConfig, abuse, access, admission, approvals, attestations,
+    Config, MetricsConfig, TlsConfig, abuse, access, admission, approvals, attestations, audit,
     authn::gated,
     blocks, body,
     connections::{self, Doorman},
@@ -235,7 +235,12 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/attestations/verify", attestations::verify))
         .service(post("/api/v1/sign", opaque::sign))
         .service(post("/api/v1/sign/test", opaque::test))
-        .service(post("/api/v1/verify", opaque::verify));
+        .service(post("/api/v1/verify", opaque::verify))
+        .service(get("/api/v1/audit", audit::search))
+        .service(get("/api/v1/audit/checkpoint", audit::checkpoint))
+        .service(get("/api/v1/audit/proof", audit::proof))
+        .service(get("/api/v1/audit/consistency", audit::consistency))
+        .service(post("/api/v1/audit/rotate", audit::rotate));
 }
 
 fn metrics_route(authenticate: bool) -> Resource {

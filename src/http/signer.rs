@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::keys::KeyView;
 use crate::{
     attestation::{Issuer, Text},
+    audit::checkpoint,
     key::Algorithm,
     nonce::WINDOW_SECONDS,
     service::Service,
@@ -21,7 +22,19 @@ struct SignerView {
     version: &'static str,
     token: SignerToken,
     policy: PolicyView,
+    audit: TrailView,
     keys: Vec<KeyView>,
+}
+
+/// The audit trail's log.
+#[derive(Serialize, utoipa::ToSchema)]
+struct TrailView {
+    /// Its name.
+    origin: String,
+    /// Verifies its checkpoints (PEM).
+    public_key: Option<String>,
+    /// The same as readers of signed notes take it.
+    verifier_key: Option<String>,
 }
 
 /// The token under the signer.
@@ -119,6 +132,14 @@ pub async fn signer(service: web::Data<Service>) -> HttpResponse {
                     .client_nonce_window
                     .map(|window| ClientNoncesView { window_seconds: window.as_secs() }),
             },
+        },
+        audit: TrailView {
+            origin: service.checkpoints.origin().to_owned(),
+            public_key: service.checkpoints.key().map(|key| key.public_key().to_pem()),
+            verifier_key: service
+                .checkpoints
+                .key()
+                .and_then(|key| checkpoint::verifier_key(service.checkpoints.origin(), key.public_key())),
         },
         keys,
     })

@@ -134,6 +134,19 @@ impl PublicKey {
         }
     }
 
+    /// The keys in a text of PEM blocks; `None` when one of them is not a key of ours, or there is none.
+    #[must_use]
+    pub fn all_from_pem(text: &str) -> Option<Vec<Self>> {
+        const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
+        let blocks = text.split(BEGIN).skip(1).map(|rest| format!("{BEGIN}{}", rest.trim_end()));
+        let parse = |block: String| {
+            let (_, der) = der::pem::decode_vec(format!("{block}\n").as_bytes()).ok()?;
+            Self::from_spki_der(&der).ok()
+        };
+        let keys: Option<Vec<_>> = blocks.map(parse).collect();
+        keys.filter(|keys| !keys.is_empty())
+    }
+
     /// The raw key: 32 bytes for Ed25519, compressed SEC1 for the EC curves.
     #[must_use]
     pub fn to_raw_bytes(&self) -> Vec<u8> {

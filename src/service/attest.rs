@@ -96,7 +96,11 @@ impl Service {
 
     async fn pipeline(&self, client: Client, request: AttestationRequest) -> Result<SignedAttestation, Error> {
         let now = self.clock.now();
+        let used = Event::of_client(EventType::NonceUsed, "spend", request.kind.as_str(), &client, now)
+            .detail("nonce_sha256", hex::encode(Sha256::digest(request.nonce.as_bytes())));
         let permit = self.policy.permit_attestation(client, request, now)?;
+        // A nonce is not spent on what could not be recorded.
+        self.audit.trouble()?;
         self.keyring.freshen().await?;
         let mut key = self.keyring.active(now)?;
         permit_key(permit.client(), &key.id, true)?;
@@ -124,6 +128,11 @@ impl Service {
         }
         self.count_checks(&names(&charges));
         self.metrics.nonce_used.inc();
+        // Not waited for: it is on disk before the record of the signature, by one and the same sync.
+        if let Err(error) = self.audit.note(&used) {
+            self.reopen(spent).await;
+            return Err(error.into());
+        }
 
         let mut order = SigningOrder::new(permit, spent, &self.signer, &key);
         loop {

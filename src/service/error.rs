@@ -2,7 +2,7 @@
 
 use crate::{
     attestation::InvalidField,
-    audit,
+    audit::{self, Stop},
     client::ClientIdentity,
     fleet,
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
@@ -90,10 +90,16 @@ pub enum Error {
     Token(#[source] token::Error),
     #[error("audit: {0}")]
     Audit(#[source] audit::Error),
+    #[error(
+        "the token has no audit key of this signer, and the configuration does not allow making one: run `verification-signer init --config FILE`"
+    )]
+    NoAuditKey,
     #[error(transparent)]
     LedgerUnavailable(#[from] LedgerUnavailable),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error("audit trail: {0}")]
+    Trail(#[from] audit::IndexError),
     /// A promise of the program itself was broken; nothing was released.
     #[error("internal: {0}")]
     Internal(&'static str),
@@ -125,13 +131,20 @@ impl Error {
             | Self::FleetLock(_)
             | Self::NonceStore(_)
             | Self::LedgerUnavailable(_)
+            | Self::NoAuditKey
+            | Self::Trail(audit::IndexError::Io(_) | audit::IndexError::Database(_))
+            | Self::Audit(
+                audit::Error::Stopped(Stop::DiskFull | Stop::ReadOnly | Stop::FileLost) | audit::Error::Withheld(_),
+            )
             | Self::Blocks(limits::blocks::Error::File { .. } | limits::blocks::Error::Damaged { .. })
             | Self::Ledger(_) => Class::Dependency,
             Self::Nonce(nonce::Refusal::StoreFull)
             | Self::NonceStoreFull(_)
             | Self::InProgress
+            | Self::Trail(audit::IndexError::Building { .. })
             | Self::Audit(audit::Error::Busy) => Class::Busy,
-            Self::Field(_)
+            Self::Trail(audit::IndexError::TooBroad | audit::IndexError::Beyond { .. })
+            | Self::Field(_)
             | Self::NotPermitted(_)
             | Self::Approval(_)
             | Self::Once(_)
@@ -172,7 +185,7 @@ impl Error {
                 | token::Error::PinSource(_)
                 | token::Error::Call(_) => Class::Dependency,
             },
-            Self::Audit(audit::Error::Failed) | Self::Internal(_) => Class::Fatal,
+            Self::Audit(audit::Error::Stopped(Stop::Failed)) | Self::Internal(_) => Class::Fatal,
         }
     }
 
@@ -229,7 +242,7 @@ impl Error {
             Self::Token(token::Error::Busy) => "token_busy",
             Self::Token(token::Error::Deadline(_)) => "token_deadline",
             Self::Token(_) => "token",
-            Self::Audit(_) => "audit",
+            Self::Audit(_) | Self::NoAuditKey | Self::Trail(_) => "audit",
             Self::LedgerUnavailable(_) | Self::Ledger(_) => "ledger",
             Self::Internal(_) => "internal",
         }

@@ -142,10 +142,8 @@ impl Service {
         let now = self.clock.now();
         let event = Event::of_client(EventType::ConfigChanged, "install_certificate", key.id.to_string(), client, now)
             .detail("key_id", key.id.to_string());
-        self.audit.record(event.clone().pending()).await?;
-        self.token.store_chain(&key, pem, now.unix_milliseconds()).await?.map_err(Error::Chain)?;
-        self.audit.record(event).await?;
-        Ok(())
+        let work = async { self.token.store_chain(&key, pem, now.unix_milliseconds()).await?.map_err(Error::Chain) };
+        self.on_record(event.clone(), work, |()| event).await
     }
 
     /// Looks whether the active key's attributes are still what they must be. A deviation is an

@@ -49,11 +49,11 @@ impl Service {
         let event = AuditEvent::of_service(EventType::KeyAccessed, "destroy_leftovers", &object_id, self.clock.now())
             .detail("object_id", object_id.clone())
             .detail("intended_by", intent.actor.clone());
-        self.audit.record(event.clone().pending()).await?;
-        let prefix = format!("{}:", self.signer.id);
-        self.token.destroy_leftovers(intent.object_id.as_bytes().to_vec(), prefix).await?;
-        self.keyring.remove_intent(intent).await?;
-        self.audit.record(event.of_severity(Severity::Warning)).await?;
-        Ok(())
+        let work = async {
+            let prefix = format!("{}:", self.signer.id);
+            self.token.destroy_leftovers(intent.object_id.as_bytes().to_vec(), prefix).await?;
+            self.keyring.remove_intent(intent).await
+        };
+        self.on_record(event.clone(), work, |()| event.of_severity(Severity::Warning)).await
     }
 }

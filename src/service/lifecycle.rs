@@ -13,7 +13,7 @@ use der::asn1::OctetString;
 
 use crate::{
     attestation::InvalidField,
-    audit::{Event as AuditEvent, EventType, Severity},
+    audit::{self, Event as AuditEvent, EventType, Severity},
     fleet::Guard,
     key::{
         Algorithm, Event, KeyEntry, KeyId, KeyState, Rotation, RotationStatus, Standing,
@@ -148,7 +148,11 @@ impl Service {
                 ok: true,
                 detail: standing.as_ref().map_or_else(|_| String::new(), |s| self.successor_detail(s, algorithm, now)),
             },
-            Check { item: "audit_writable", ok: !self.audit.has_failed(), detail: String::new() },
+            Check {
+                item: "audit_writable",
+                ok: !matches!(self.audit.trouble(), Err(audit::Error::Stopped(stop)) if stop != audit::Stop::DiskFull),
+                detail: self.audit.trouble().map_or_else(|trouble| trouble.to_string(), |()| String::new()),
+            },
         ])
     }
 
@@ -167,7 +171,7 @@ impl Service {
     /// `key-activated` record.
     pub async fn rotate(&self, order: &RotationOrder, actor: &Actor) -> Result<Rotation, Error> {
         let overlap = self.overlap(order)?;
-        let mut change = self.begin_change().await?;
+        let change = self.begin_change().await?;
         if let Some(broken) = self.preflight(order).await?.into_iter().find(|check| !check.ok) {
             let Some(rotation) = self
                 .keyring
@@ -180,8 +184,23 @@ impl Service {
             };
             return Err(Error::RotationInProgress { rotation });
         }
-        let intent = actor.event(EventType::KeyRotated, "rotate", self.signer.id.as_str(), self.clock.now());
-        self.audit.record(intent.pending().detail("reason", order.reason.clone())).await?;
+        let event = actor
+            .event(EventType::KeyRotated, "rotate", self.signer.id.as_str(), self.clock.now())
+            .detail("reason", order.reason.clone());
+        self.on_record(event, Box::pin(self.activate_successor(order, overlap, actor, change)), |rotation| {
+            self.activation_event(rotation, actor)
+        })
+        .await
+    }
+
+    /// Up to the commit point of a rotation, and past it.
+    async fn activate_successor(
+        &self,
+        order: &RotationOrder,
+        overlap: i64,
+        actor: &Actor,
+        mut change: Change,
+    ) -> Result<Rotation, Error> {
         let key = self.successor(order.algorithm, actor, &mut change).await?;
         self.prove(&key).await?;
         let now = self.clock.now().truncated_to_seconds();
@@ -202,24 +221,20 @@ impl Service {
         drop(change);
         self.metrics.key_rotations.inc();
         tracing::info!(key_id = %key.id, reason = order.reason, initiated_by = actor.initiated_by, "rotated");
-        let rotation =
-            standing.rotation(key.id.sequence).cloned().unwrap_or_else(|| first_activation(&key, now, order, actor));
-        self.record_activation(&rotation, actor, now).await?;
-        Ok(rotation)
+        let rotation = standing.rotation(key.id.sequence).cloned();
+        Ok(rotation.unwrap_or_else(|| first_activation(&key, now, order, actor)))
     }
 
-    async fn record_activation(&self, rotation: &Rotation, actor: &Actor, now: Timestamp) -> Result<(), Error> {
+    fn activation_event(&self, rotation: &Rotation, actor: &Actor) -> AuditEvent {
         let id = |sequence: u32| KeyId { signer: self.signer.id.clone(), sequence }.to_string();
-        let event = actor
-            .event(EventType::KeyRotated, "rotate", &rotation_id(rotation), now)
+        actor
+            .event(EventType::KeyRotated, "rotate", &rotation_id(rotation), self.clock.now())
             .detail("new_key_id", id(rotation.to))
             .detail("key_id", id(rotation.to))
             .detail("old_key_id", rotation.from.map(id))
             .detail("overlap_until", rotation.overlap_until.to_string())
             .detail("emergency", rotation.emergency)
-            .detail("reason", rotation.reason.clone());
-        self.audit.record(event).await?;
-        Ok(())
+            .detail("reason", rotation.reason.clone())
     }
 
     /// The pending key that was generated first, or a new one.
@@ -264,7 +279,20 @@ impl Service {
             .detail("key_id", id.to_string())
             .detail("object_id", hex::encode(&object_id))
             .detail("algorithm", algorithm.as_str());
-        self.audit.record(event.clone().pending()).await?;
+        let work = Box::pin(self.generate_pair(&id, object_id, algorithm, actor, change));
+        self.on_record(event.clone(), work, |()| event).await?;
+        self.keyring.find(&id)
+    }
+
+    async fn generate_pair(
+        &self,
+        id: &KeyId,
+        object_id: Vec<u8>,
+        algorithm: Algorithm,
+        actor: &Actor,
+        change: &mut Change,
+    ) -> Result<(), Error> {
+        let now = self.clock.now().truncated_to_seconds();
         let intent = GenerationIntent::new(
             self.signer.id.as_str(),
             octets(object_id.clone()),
@@ -295,9 +323,7 @@ impl Service {
             omitted: generated.omitted,
         };
         self.commit(change, Event::KeyGenerated(record), actor, now).await?;
-        self.keyring.remove_intent(&intent).await?;
-        self.audit.record(event).await?;
-        self.keyring.find(&id)
+        self.keyring.remove_intent(&intent).await
     }
 
     /// Makes the first key of an empty ledger, or finishes making it after a crash.
@@ -308,8 +334,23 @@ impl Service {
             return Ok(key.id.clone());
         }
         let key = self.successor(None, actor, &mut change).await?;
-        self.prove(&key).await?;
         let now = self.clock.now().truncated_to_seconds();
+        let event = actor
+            .event(EventType::KeyActivated, "activate", &key.id.to_string(), now)
+            .detail("key_id", key.id.to_string());
+        let work = self.activate_first(&key, actor, change, now);
+        self.on_record(event.clone(), work, |()| event).await?;
+        Ok(key.id.clone())
+    }
+
+    async fn activate_first(
+        &self,
+        key: &KeyEntry,
+        actor: &Actor,
+        mut change: Change,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.prove(key).await?;
         let activated = KeyActivated {
             key: key.id.sequence,
             overlap_until: to_generalized_time(now),
@@ -320,14 +361,12 @@ impl Service {
         };
         self.commit(&mut change, Event::KeyActivated(activated), actor, now).await?;
         change.guard.release().await;
-        let event = actor.event(EventType::KeyActivated, "activate", &key.id.to_string(), now);
-        self.audit.record(event.detail("key_id", key.id.to_string())).await?;
-        Ok(key.id.clone())
+        Ok(())
     }
 
     /// Takes the fleet lock, waiting for whoever has it: at a first start that is an appliance
     /// which makes the very key that is wanted.
-    async fn wait_to_change(&self) -> Result<Change, Error> {
+    pub(super) async fn wait_to_change(&self) -> Result<Change, Error> {
         const PATIENCE: Duration = Duration::from_secs(60);
         const PAUSE: Duration = Duration::from_millis(50);
         let begun = Instant::now();
@@ -360,10 +399,9 @@ impl Service {
             .event(EventType::KeyRotationCompleted, "complete", &rotation_id(&rotation), now)
             .detail("forced", forced)
             .detail("key_id", KeyId { signer: self.signer.id.clone(), sequence: rotation.to }.to_string());
-        self.audit.record(event.clone().pending()).await?;
         let completed = Event::RotationCompleted(RotationCompleted { key: rotation.to, forced });
-        self.commit(&mut change, completed, actor, now).await?;
-        self.audit.record(event).await?;
+        let work = self.commit(&mut change, completed, actor, now);
+        self.on_record(event.clone(), work, |()| event).await?;
         tracing::info!(
             rotation = rotation_id(&rotation),
             forced,
@@ -395,10 +433,9 @@ impl Service {
             return Err(Error::CannotGoBack { rotation, old, state });
         }
         let event = actor.event(EventType::KeyRotated, "cancel", &rotation_id(&rotation), now);
-        self.audit.record(event.clone().pending()).await?;
         let cancelled = Event::RotationCancelled(RotationCancelled { key: rotation.to });
-        self.commit(&mut change, cancelled, actor, now).await?;
-        self.audit.record(event).await?;
+        let work = self.commit(&mut change, cancelled, actor, now);
+        self.on_record(event.clone(), work, |()| event).await?;
         tracing::warn!(rotation = rotation_id(&rotation), initiated_by = actor.initiated_by, "rotation cancelled");
         change.decided.rotation(rotation.to).cloned().ok_or(Error::Internal("a cancelled rotation is gone"))
     }
@@ -421,12 +458,14 @@ impl Service {
         }
         let event = actor
             .event(EventType::KeyAccessed, "destroy", &key.id.to_string(), now)
-            .detail("key_id", key.id.to_string());
-        self.audit.record(event.clone().pending().of_severity(Severity::Warning)).await?;
-        self.token.destroy_private_key(key.object_id.clone()).await?;
-        let destroyed = Event::KeyDestroyed(KeyDestroyed { key: key.id.sequence });
-        self.commit(&mut change, destroyed, actor, now).await?;
-        self.audit.record(event.of_severity(Severity::Warning)).await?;
+            .detail("key_id", key.id.to_string())
+            .of_severity(Severity::Warning);
+        let work = async {
+            self.token.destroy_private_key(key.object_id.clone()).await?;
+            let destroyed = Event::KeyDestroyed(KeyDestroyed { key: key.id.sequence });
+            self.commit(&mut change, destroyed, actor, now).await
+        };
+        self.on_record(event.clone(), work, |()| event).await?;
         tracing::warn!(key_id = %key.id, initiated_by = actor.initiated_by, "private key destroyed");
         self.keyring.find(&key.id)
     }

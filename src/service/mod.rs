@@ -6,6 +6,7 @@ pub mod admission;
 pub mod approvals;
 pub mod attest;
 pub mod blocks;
+pub mod checkpoints;
 pub mod error;
 pub mod evidence;
 pub mod first_key;
@@ -15,14 +16,18 @@ pub mod lifecycle;
 pub mod marker;
 pub mod nonce_watch;
 pub mod nonces;
+mod on_record;
 pub mod once;
 pub mod opaque;
 pub mod policy;
 pub mod readiness;
 mod release;
 pub mod revoke;
+pub mod tidy;
+pub mod trail;
 pub mod upkeep;
 pub mod verify;
+pub mod witness;
 
 use std::sync::Arc;
 
@@ -35,7 +40,7 @@ pub use policy::{KeyPolicy, Policy};
 
 use crate::{
     attestation::{Issuer, Text},
-    audit::Audit,
+    audit::{Audit, Index},
     clock::Clock,
     fleet::Fleet,
     key::{KeyEntry, SignerId},
@@ -93,6 +98,9 @@ pub struct Service {
     pub nonces: Arc<dyn nonce::Store>,
     pub limits: Limits,
     pub audit: Audit,
+    pub checkpoints: checkpoints::Checkpoints,
+    pub index: Index,
+    pub witness: witness::Witness,
     pub token: Arc<Token>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,

@@ -89,13 +89,20 @@ impl Service {
 
     /// Forgets nonces whose window has ended.
     pub async fn clean_up_nonces(&self) -> Result<Removed, Error> {
-        Ok(self.nonces.cleanup(self.clock.now()).await?)
+        let now = self.clock.now();
+        let removed = self.nonces.cleanup(now).await?;
+        if removed.total() > 0 {
+            let event =
+                Event::of_service(EventType::NonceExpired, "forget", "nonces", now).detail("count", removed.total());
+            self.audit.record(event).await?;
+        }
+        Ok(removed)
     }
 
     /// The same, because a client asked for it: on record, with what it removed and in how many seconds.
     pub async fn clean_up_nonces_for(&self, client: &Client) -> Result<(Removed, f64), Error> {
         let begun = Instant::now();
-        let removed = self.clean_up_nonces().await?;
+        let removed = self.nonces.cleanup(self.clock.now()).await?;
         let event =
             Event::of_client(EventType::NonceExpired, "cleanup", self.nonces.describe(), client, self.clock.now())
                 .detail("expired", removed.expired)

@@ -140,6 +140,8 @@ pub struct Policy {
     pub redis_clock_warning: Duration,
     /// How long a retry waits for the first try to finish.
     pub patience: Duration,
+    /// Health warns when less is free on the disk of the audit trail.
+    pub audit_warn_below: u64,
 }
 
 /// Whether a client may have this type attested.

@@ -97,6 +97,10 @@ impl Service {
         if key_age.is_some_and(|age| age < -CLOCKS_APART_SECONDS) {
             warnings.push("the clock is behind the active key's activation: check this machine's clock".to_owned());
         }
+        if self.audit.free_bytes() < self.policy.audit_warn_below && self.audit.free_bytes() > 0 {
+            warnings.push("the disk of the audit trail is nearly full: make room, or signing will stop".to_owned());
+        }
+        warnings.extend(self.checkpoints.tidiness.warning());
         self.metrics.active_keys.set(i64::from(key.is_some()));
         #[expect(clippy::cast_precision_loss, reason = "an age in seconds is far below 2^52")]
         self.metrics.key_age_seconds.set(key_age.unwrap_or(0) as f64);
@@ -178,8 +182,8 @@ impl Service {
     }
 
     fn audit_health(&self) -> Dependency {
-        let healthy = !self.audit.has_failed();
-        let detail = if healthy { "records are written" } else { "the trail failed; no signature is released" };
-        Dependency { name: "audit", healthy, detail: detail.into() }
+        let trouble = self.audit.trouble().err().map(|trouble| trouble.to_string());
+        let (healthy, detail) = (trouble.is_none(), trouble.unwrap_or_else(|| "records are written".into()));
+        Dependency { name: "audit", healthy, detail }
     }
 }

@@ -38,6 +38,7 @@ impl Service {
         warrant: &impl Warrant,
         event: impl FnOnce(Timestamp) -> Event,
     ) -> Result<Released, Error> {
+        self.audit.trouble()?;
         let verified = self.token.sign(&KeyRef::from(key), warrant).await?;
         let created = self.clock.now();
         self.keyring.may(usage, &key.id, created)?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    audit::{Event, EventType, Severity},
+    audit::{Event, EventType, Intent, Severity},
     fleet::Memory,
     key::{
         KeyEntry, KeyId, Revocation, RevocationReason, Rotation, Standing,
@@ -58,8 +58,8 @@ impl Service {
     /// stand in its way.
     pub async fn revoke(&self, key_id: &str, order: RevocationOrder, actor: &Actor) -> Result<RevocationDone, Error> {
         let begun = Instant::now();
-        let (key, newly) = self.commit_revocation(key_id, order, actor).await?;
-        self.settle(begun, key, newly, actor).await
+        let (key, announced) = self.commit_revocation(key_id, order, actor).await?;
+        self.settle(begun, key, announced, actor).await
     }
 
     async fn commit_revocation(
@@ -67,7 +67,7 @@ impl Service {
         key_id: &str,
         order: RevocationOrder,
         actor: &Actor,
-    ) -> Result<(Arc<KeyEntry>, bool), Error> {
+    ) -> Result<(Arc<KeyEntry>, Option<Intent>), Error> {
         let key = match self.keyring.find_by_text(key_id) {
             Ok(key) => key,
             // It may be younger than the last reading.
@@ -77,14 +77,15 @@ impl Service {
             }
         };
         if key.revoked.is_some() {
-            return Ok((key, false));
+            return Ok((key, None));
         }
         let now = self.clock.now();
         let event = actor
             .event(EventType::KeyRevoked, "revoke", &key.id.to_string(), now)
             .detail("key_id", key.id.to_string())
             .detail("reason", order.reason.as_str());
-        self.audit.record(event.clone().pending().of_severity(Severity::Critical)).await?;
+        // Dropped on any error from here on: then nobody knows, until the next reading of the ledger.
+        let announced = self.audit.intend(event.of_severity(Severity::Critical)).await?;
         let revocation = Revocation {
             version: VERSION,
             signer: self.signer.id.as_str().to_owned(),
@@ -97,7 +98,7 @@ impl Service {
         };
         self.keyring.append_revocation(&revocation).await?;
         tracing::warn!(key_id = %key.id, reason = order.reason.as_str(), initiated_by = actor.initiated_by, "key revoked");
-        Ok((self.keyring.find(&key.id)?, true))
+        Ok((self.keyring.find(&key.id)?, Some(announced)))
     }
 
     /// Waits until no older view of the ledger can sign any more, and records that it holds.
@@ -105,18 +106,19 @@ impl Service {
         &self,
         begun: Instant,
         key: Arc<KeyEntry>,
-        newly: bool,
+        announced: Option<Intent>,
         actor: &Actor,
     ) -> Result<RevocationDone, Error> {
         // A key that was revoked before may have been a moment ago, by someone else: wait all the same.
         tokio::time::sleep(self.policy.settle_time).await;
         let time_to_safe = begun.elapsed();
-        if newly {
+        let newly = announced.is_some();
+        if let Some(announced) = announced {
             let event = actor
                 .event(EventType::KeyRevoked, "revoke", &key.id.to_string(), self.clock.now())
                 .detail("key_id", key.id.to_string())
                 .detail("time_to_safe_seconds", time_to_safe.as_secs_f64());
-            self.audit.record(event.of_severity(Severity::Critical)).await?;
+            announced.conclude(event.of_severity(Severity::Critical)).await?;
         }
         Ok(RevocationDone { key, time_to_safe, newly, confirmed_by: self.members_that_know().await })
     }
@@ -136,8 +138,13 @@ impl Service {
         self.audit.record(event).await?;
         let lost = |key: &&Arc<KeyEntry>| remembered.contains(&key.public_key.fingerprint()) && key.revoked.is_none();
         let order = RevocationOrder { reason: RevocationReason::Administrative, compromised_at: None };
+        let actor = Actor::program("start");
         for key in standing.keys().filter(lost) {
-            self.commit_revocation(&key.id.to_string(), order, &Actor::program("start")).await?;
+            let (key, announced) = self.commit_revocation(&key.id.to_string(), order, &actor).await?;
+            if let Some(announced) = announced {
+                let event = actor.event(EventType::KeyRevoked, "revoke", &key.id.to_string(), self.clock.now());
+                announced.conclude(event.detail("key_id", key.id.to_string()).of_severity(Severity::Critical)).await?;
+            }
         }
         self.keyring.end_acceptance();
         self.fleet.report(&Seen::of(&self.keyring.standing()), Memory::Anew).await?;
@@ -197,7 +204,7 @@ impl Service {
             Some(id) => id.to_owned(),
             None => self.meant_by_emergency(&standing).ok_or(Error::NoActiveKey)?,
         };
-        let (key, newly) = self.commit_revocation(&named, order, actor).await?;
+        let (key, announced) = self.commit_revocation(&named, order, actor).await?;
         let rotation = match self.keyring.standing().active() {
             Some(_) => None,
             None => {
@@ -210,7 +217,7 @@ impl Service {
                 Some(self.rotate(&order, actor).await?)
             }
         };
-        let revocation = self.settle(begun, key, newly, actor).await?;
+        let revocation = self.settle(begun, key, announced, actor).await?;
         let active = self.keyring.standing().active().cloned().ok_or(Error::NoActiveKey)?;
         Ok(EmergencyDone { revocation, active, rotation })
     }

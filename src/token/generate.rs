@@ -4,6 +4,7 @@
 
 use cryptoki::{
     error::RvError,
+    mechanism::Mechanism,
     object::{Attribute, AttributeType, ObjectHandle},
     session::Session,
 };
@@ -62,13 +63,12 @@ pub(super) fn generate(
         }
         let naming = Naming { id: &id, label: &label, algorithm: request.algorithm };
         let validity = (request.not_before, request.not_after);
-        let (public, private) = session
-            .generate_key_pair(
-                &mechanism::generation(request.algorithm),
-                &template::public_key(&naming, validity, module.omitted()),
-                &template::private_key(&naming, module.omitted()),
-            )
-            .map_err(|error| refused(error.into()))?;
+        let (public, private) = pair(
+            session,
+            &mechanism::generation(request.algorithm),
+            &template::public_key(&naming, validity, module.omitted()),
+            &template::private_key(&naming, module.omitted()),
+        )?;
         match inspect_and_certify(session, module, request, &naming, public, private) {
             Ok((public_key, attributes)) => Ok(GeneratedKey {
                 omitted: module.omitted().iter().map(|part| part.name().to_owned()).collect(),
@@ -86,6 +86,16 @@ pub(super) fn generate(
             }
         }
     })
+}
+
+/// C_GenerateKeyPair; the public key's handle first.
+pub(super) fn pair(
+    session: &Session,
+    mechanism: &Mechanism<'_>,
+    public: &[Attribute],
+    private: &[Attribute],
+) -> Result<(ObjectHandle, ObjectHandle), Error> {
+    session.generate_key_pair(mechanism, public, private).map_err(|error| refused(error.into()))
 }
 
 fn inspect_and_certify(
@@ -131,7 +141,7 @@ pub(super) fn unused_id(session: &Session) -> Result<Vec<u8>, Error> {
     Err(CallError::nonsense("an object with a random id that was just drawn").into())
 }
 
-fn public_key(session: &Session, public: ObjectHandle, algorithm: Algorithm) -> Result<PublicKey, Error> {
+pub(super) fn public_key(session: &Session, public: ObjectHandle, algorithm: Algorithm) -> Result<PublicKey, Error> {
     match session.get_attributes(public, &[AttributeType::EcPoint])?.pop() {
         Some(Attribute::EcPoint(point)) => PublicKey::from_ec_point(algorithm, &point)
             .map_err(|_| CallError::nonsense("a public key that is not on its curve").into()),

@@ -4,6 +4,7 @@
 //! ([`lane`]) each own a session and a cache of object handles, behind a bounded queue with a
 //! deadline for every call, so that nothing asynchronous ever waits inside PKCS#11.
 
+mod audit_key;
 mod certificate;
 mod config;
 mod error;
@@ -27,6 +28,7 @@ use std::{
 
 use secrecy::SecretString;
 
+pub use audit_key::{AuditKey, label_prefix as audit_label_prefix};
 pub use certificate::InvalidChain;
 pub use config::{Config, PinSource};
 pub use error::{CallError, Error, PinProblem};

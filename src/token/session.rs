@@ -360,7 +360,7 @@ fn value(session: &Session, object: ObjectHandle) -> Result<Vec<u8>, Error> {
 }
 
 /// CKA_LABEL of an object.
-fn label(session: &Session, object: ObjectHandle) -> Result<String, Error> {
+pub(super) fn label(session: &Session, object: ObjectHandle) -> Result<String, Error> {
     match session.get_attributes(object, &[AttributeType::Label])?.pop() {
         Some(Attribute::Label(label)) => Ok(String::from_utf8_lossy(&label).into_owned()),
         _ => Err(CallError::nonsense("an object without a label").into()),
@@ -368,7 +368,7 @@ fn label(session: &Session, object: ObjectHandle) -> Result<String, Error> {
 }
 
 /// CKA_ID of an object.
-fn object_id(session: &Session, object: ObjectHandle) -> Result<Vec<u8>, Error> {
+pub(super) fn object_id(session: &Session, object: ObjectHandle) -> Result<Vec<u8>, Error> {
     match session.get_attributes(object, &[AttributeType::Id])?.pop() {
         Some(Attribute::Id(id)) => Ok(id),
         _ => Err(CallError::nonsense("an object without an id").into()),

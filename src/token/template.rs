@@ -53,6 +53,16 @@ pub(super) fn public_key(
     validity: (Timestamp, Timestamp),
     omit: &[OptionalAttribute],
 ) -> Vec<Attribute> {
+    let mut template = undated_public_key(naming, omit);
+    if !omit.contains(&OptionalAttribute::Dates) {
+        template.push(Attribute::StartDate(date(validity.0)));
+        template.push(Attribute::EndDate(date(validity.1)));
+    }
+    template
+}
+
+/// The same for a key without an end.
+pub(super) fn undated_public_key(naming: &Naming<'_>, omit: &[OptionalAttribute]) -> Vec<Attribute> {
     let mut template = vec![
         Attribute::Token(true),
         Attribute::Private(false),
@@ -64,12 +74,7 @@ pub(super) fn public_key(
         Attribute::Id(naming.id.to_vec()),
         Attribute::Label(naming.label.as_bytes().to_vec()),
     ];
-    let wanted = |part| !omit.contains(&part);
-    if wanted(OptionalAttribute::Dates) {
-        template.push(Attribute::StartDate(date(validity.0)));
-        template.push(Attribute::EndDate(date(validity.1)));
-    }
-    if wanted(OptionalAttribute::Modifiable) {
+    if !omit.contains(&OptionalAttribute::Modifiable) {
         template.push(Attribute::Modifiable(false));
     }
     template

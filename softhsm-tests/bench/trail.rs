@@ -1,0 +1,293 @@
+//! What the durable trail costs a signature, and how it bears many records: search, the making of the
+//! index, the start, memory.
+//!
+//! `make bench-trail`; records: `BENCH_RECORDS` (default 1 000 000).
+
+#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ed25519_dalek::{Signer, SigningKey};
+use verification_signer::{
+    audit::{
+        self, Audit, Config, Copies, Event, EventType, Filter, Opened, Opening, Query, Severity, Source,
+        checkpoint::Checkpoint,
+    },
+    client::{Client, ClientIdentity, Grants},
+    clock::Clock,
+    evidence::TreeHead,
+    key::{PublicKey, Signature},
+    metrics::Metrics,
+    timestamp::Timestamp,
+};
+
+fn records() -> u64 {
+    std::env::var("BENCH_RECORDS").map_or(1_000_000, |text| text.parse().unwrap())
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+fn open(directory: &Path) -> (Opened, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let source = Source {
+        service: "verification-signer",
+        component: "signer",
+        instance: "veid-signer@host:8080".into(),
+        version: "0.1.0",
+        host: "host".into(),
+    };
+    let config = Config { directory: directory.to_owned(), rotate_bytes: 1 << 30, ..Config::default() };
+    loop {
+        let opened = Audit::open(Opening {
+            config: &config,
+            source: &source,
+            keys: &[PublicKey::Ed25519(key().verifying_key())],
+            remembered: Vec::new(),
+            copies: Copies::default(),
+            clock: Clock::system(),
+            metrics: Arc::clone(&metrics),
+        });
+        match opened {
+            Ok(opened) => return (opened, metrics),
+            // The writer of the run before has not let go yet.
+            Err(audit::OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A record like those of attestations: one key in a hundred, a thousand addresses, ten records a second.
+fn event(number: u64) -> Event {
+    let client = Client {
+        identity: ClientIdentity::from(format!("producer-{}", number % 50).as_str()),
+        request_id: format!("0199f0a2-0000-7000-8000-{number:012}"),
+        grants: Arc::new(Grants::everything()),
+        address: IpAddr::from([10, 0, u8::try_from(number % 4).unwrap(), u8::try_from(number / 4 % 250).unwrap()]),
+        user_agent: Some("producer/1.2".into()),
+        method: "POST".into(),
+        endpoint: "/api/v1/attestations".into(),
+    };
+    let at = Timestamp::from_unix_seconds(1_700_000_000 + i64::try_from(number / 10).unwrap()).unwrap();
+    let kind = match number % 1000 {
+        0 => EventType::KeyAccessed,
+        1..10 => EventType::AttestationRejected,
+        _ => EventType::AttestationSigned,
+    };
+    Event::of_client(kind, "sign", format!("veid:attestation:f95fc6a8a1bab3ca:{number:016x}"), &client, at)
+        .of_severity(if number.is_multiple_of(10_007) { Severity::Critical } else { Severity::Info })
+        .detail("key_id", format!("veid-signer:{}", number / 100_000 + 1))
+        .detail("attestation_type", "email_verification")
+        .detail("subject", "virtengine1qyfe")
+        .detail("nonce_sha256", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+        .detail("canonical_sha256", "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752")
+}
+
+/// CPU of the process and of its threads whose name begins so.
+fn cpu(thread: Option<&str>) -> Duration {
+    let ticks = |path: &Path| -> u64 {
+        let stat = fs::read_to_string(path).unwrap_or_default();
+        let Some((_, fields)) = stat.rsplit_once(") ") else { return 0 };
+        fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+    };
+    let total = match thread {
+        None => ticks(Path::new("/proc/self/stat")),
+        Some(name) => fs::read_dir("/proc/self/task")
+            .unwrap()
+            .map(|task| task.unwrap().path())
+            .filter(|task| fs::read_to_string(task.join("comm")).unwrap_or_default().starts_with(name))
+            .map(|task| ticks(&task.join("stat")))
+            .sum(),
+    };
+    Duration::from_millis(total * 10)
+}
+
+fn resident() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.trim_start_matches("VmRSS:").trim().to_owned()
+}
+
+async fn write(audit: &Audit, from: u64, count: u64, tasks: usize) {
+    let next = Arc::new(AtomicU64::new(from));
+    let writers: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (audit, next) = (audit.clone(), Arc::clone(&next));
+            tokio::spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= from + count {
+                        return;
+                    }
+                    audit.record_signature(event(number), [7; 32]).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
+async fn sign(audit: &Audit) {
+    let position = audit.position().await.unwrap();
+    let head = Checkpoint { origin: "bench".into(), size: position.tree.size(), root: position.tree.root() };
+    let signature = Signature::from_slice(&key().sign(head.text().text()).to_bytes()).unwrap();
+    let note = head.note(&PublicKey::Ed25519(key().verifying_key()), &signature).unwrap();
+    audit::save_checkpoint(audit.directory(), &position, &note).unwrap();
+}
+
+fn show(what: &str, figure: impl std::fmt::Display) {
+    println!("{what:<64} {figure}");
+}
+
+async fn cost(directory: &Path) {
+    const RECORDS: u64 = 200_000;
+    for tasks in [1, 16, 64, 512] {
+        let (opened, metrics) = open(directory);
+        let count = if tasks == 1 { 5_000 } else { RECORDS };
+        let (begun, before, indexed) = (Instant::now(), cpu(None), cpu(Some("trail-index")));
+        let syncs = metrics.audit_flush_latency.get_sample_count();
+        write(&opened.audit, 0, count, tasks).await;
+        let (elapsed, all) = (begun.elapsed(), cpu(None).saturating_sub(before));
+        let index = cpu(Some("trail-index")).saturating_sub(indexed);
+        let syncs = metrics.audit_flush_latency.get_sample_count() - syncs;
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+        show(
+            &format!("{tasks} at once: records a second"),
+            format!("{:.0}, {:.1} a sync", count as f64 / elapsed.as_secs_f64(), count as f64 / syncs as f64),
+        );
+        show(
+            "  CPU a record: making, encoding, hashing, writing",
+            format!("{:.1} µs", each(all.saturating_sub(index))),
+        );
+        show("  CPU a record beside it: the index", format!("{:.1} µs", each(index)));
+    }
+}
+
+fn percentile(mut times: Vec<f64>, share: usize) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[(times.len() * share / 100).min(times.len() - 1)] * 1e3
+}
+
+/// What is searched for, and how it is called.
+type Wanted<'a> = (&'a str, Box<dyn Fn() -> Filter + 'a>);
+
+fn search(index: &audit::Index, records: u64) {
+    let random = |bound: u64| getrandom::u64().unwrap() % bound.max(1);
+    let at = |number: u64| Timestamp::from_unix_seconds(1_700_000_000 + i64::try_from(number / 10).unwrap());
+    let kinds: [Wanted<'_>; 7] = [
+        ("by type", Box::new(|| Filter { event_type: Some(EventType::KeyAccessed), ..Filter::default() })),
+        (
+            "by key",
+            Box::new(|| Filter {
+                key_id: Some(format!("veid-signer:{}", random(records / 100_000) + 1)),
+                ..Filter::default()
+            }),
+        ),
+        (
+            "by address",
+            Box::new(|| Filter { ip: Some(format!("10.0.{}.{}", random(4), random(250))), ..Filter::default() }),
+        ),
+        (
+            "by time",
+            Box::new(|| {
+                let from = random(records);
+                Filter { since: at(from), until: at(from + 100_000), ..Filter::default() }
+            }),
+        ),
+        (
+            "by type, key, address and time",
+            Box::new(|| {
+                let from = random(records);
+                Filter {
+                    event_type: Some(EventType::AttestationSigned),
+                    key_id: Some(format!("veid-signer:{}", from / 100_000 + 1)),
+                    ip: Some(format!("10.0.{}.{}", random(4), random(250))),
+                    since: at(from.saturating_sub(50_000)),
+                    until: at(from + 50_000),
+                    ..Filter::default()
+                }
+            }),
+        ),
+        ("by a severity that is rare", Box::new(|| Filter { severity: Some(Severity::Critical), ..Filter::default() })),
+        ("by an address that never came", Box::new(|| Filter { ip: Some("192.0.2.1".into()), ..Filter::default() })),
+    ];
+    for (name, filter) in kinds {
+        let mut found = 0;
+        let times = (0..500)
+            .map(|round| {
+                let query = Query { filter: filter(), limit: 100, newest_first: round % 2 == 0, cursor: None };
+                let begun = Instant::now();
+                found += index.search(&query).unwrap().records.len();
+                begun.elapsed().as_secs_f64()
+            })
+            .collect::<Vec<_>>();
+        let (p50, p99) = (percentile(times.clone(), 50), percentile(times, 99));
+        show(&format!("search {name}, 100 a page: p50, p99"), format!("{p50:.2} ms, {p99:.2} ms ({found} found)"));
+    }
+}
+
+async fn until_indexed(index: &audit::Index, records: u64) {
+    while index.indexed() < records {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn many(directory: &Path) {
+    let records = records();
+    let (opened, _) = open(directory);
+    let begun = Instant::now();
+    write(&opened.audit, 0, records, 512).await;
+    show(
+        &format!("{records} records written"),
+        format!("{:.1} s, resident {}", begun.elapsed().as_secs_f64(), resident()),
+    );
+    sign(&opened.audit).await;
+    until_indexed(&opened.index, records).await;
+    show("index caught up after", format!("{:.1} s", begun.elapsed().as_secs_f64()));
+    search(&opened.index, records);
+    drop(opened);
+
+    let begun = Instant::now();
+    let (opened, _) = open(directory);
+    show("start with a saved checkpoint", format!("{:.3} s", begun.elapsed().as_secs_f64()));
+    drop(opened);
+
+    for name in ["audit.index", "audit.index-wal", "audit.index-shm", "audit.nodes"] {
+        let _ = fs::remove_file(directory.join(name));
+    }
+    let (begun, (opened, _)) = (Instant::now(), open(directory));
+    until_indexed(&opened.index, records).await;
+    show("index made anew", format!("{:.1} s, resident {}", begun.elapsed().as_secs_f64(), resident()));
+    drop(opened);
+
+    let begun = Instant::now();
+    let keys = [PublicKey::Ed25519(key().verifying_key())];
+    audit::verify(directory, &keys, &[], |_| {}).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    show("audit verify", format!("{:.1} s, resident {}", begun.elapsed().as_secs_f64(), resident()));
+    let size: u64 = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let index: u64 =
+        ["audit.index", "audit.nodes"].iter().map(|name| fs::metadata(directory.join(name)).unwrap().len()).sum();
+    show("files, of which index", format!("{} MiB, {} MiB", size >> 20, index >> 20));
+}
+
+fn main() {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        cost(tempfile::tempdir().unwrap().path()).await;
+        many(tempfile::tempdir().unwrap().path()).await;
+    });
+}

@@ -1,0 +1,222 @@
+//! The thread that reads what the writer has written and indexes it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::{
+    DATABASE, NODES, Progress,
+    database::{Place, Writer},
+    nodes::NodeFile,
+};
+use crate::audit::{
+    Position,
+    condition::{Condition, Stop},
+    filter::Facts,
+    merkle::{Frontier, Hash, leaf_hash, root_at},
+    segment::{self, Segment},
+};
+
+/// Records in one transaction.
+const BATCH: usize = 10_000;
+
+/// How often it looks without being woken.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long it lets records gather: one transaction for many costs little.
+const GATHER: Duration = Duration::from_millis(15);
+
+/// How often a long making of the index says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(2);
+
+/// Why the index cannot be made now.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Database(#[from] rusqlite::Error),
+    #[error("the index does not fit the records")]
+    Misfit,
+}
+
+pub struct Follower {
+    directory: PathBuf,
+    condition: Arc<Condition>,
+    progress: Arc<Progress>,
+    /// Size and root that the start-up check found: what the index must agree with.
+    found: (u64, Hash),
+    base: Frontier,
+    /// Records that retention has removed, and that are no longer in the database.
+    forgotten: u64,
+    at: Option<At>,
+}
+
+/// Where it is.
+struct At {
+    database: Writer,
+    nodes: NodeFile,
+    tree: Frontier,
+    begins_after: u64,
+    offset: u64,
+}
+
+impl Follower {
+    pub fn new(
+        directory: &Path,
+        condition: Arc<Condition>,
+        progress: Arc<Progress>,
+        position: &Position,
+        base: Frontier,
+    ) -> Self {
+        let found = (position.tree.size(), position.tree.root());
+        Self { directory: directory.to_owned(), condition, progress, found, base, forgotten: 0, at: None }
+    }
+
+    /// Follows until the writer is gone.
+    pub fn run(mut self, wake: &Receiver<()>) {
+        let mut healthy = true;
+        loop {
+            // On a full disk what is left belongs to the records.
+            let full = self.condition.stop() == Some(Stop::DiskFull);
+            let result = if full { Ok(()) } else { self.catch_up() };
+            match (&result, healthy) {
+                (Err(error), true) => tracing::warn!(%error, "the audit trail cannot be indexed; it is made anew"),
+                (Ok(()), false) => tracing::info!("the audit trail is indexed again"),
+                (Ok(()), true) | (Err(_), false) => {}
+            }
+            healthy = result.is_ok();
+            if let Err(error) = result {
+                self.at = None;
+                if matches!(error, Trouble::Misfit | Trouble::Database(_)) {
+                    self.forget();
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+            match wake.recv_timeout(LOOK_EVERY) {
+                Ok(()) => std::thread::sleep(GATHER),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Removes the index, so that it is made anew.
+    fn forget(&self) {
+        for name in [DATABASE, "audit.index-wal", "audit.index-shm", NODES] {
+            // What cannot be removed shows at the next attempt.
+            let _ = std::fs::remove_file(self.directory.join(name));
+        }
+    }
+
+    fn catch_up(&mut self) -> Result<(), Trouble> {
+        let mut at = match self.at.take() {
+            Some(at) => at,
+            None => self.open()?,
+        };
+        let retired = self.progress.retired.load(Ordering::Acquire);
+        if retired > self.forgotten {
+            at.database.forget(retired)?;
+            self.forgotten = retired;
+        }
+        let (begun, mut said, first) = (Instant::now(), Instant::now(), at.tree.size());
+        while at.tree.size() < self.condition.size() {
+            let before = at.tree.size();
+            self.read_some(&mut at)?;
+            if at.tree.size() == before {
+                // A file was being renamed: the next look finds it.
+                break;
+            }
+            self.progress.set(at.tree.size());
+            if said.elapsed() > SAY_EVERY {
+                said = Instant::now();
+                say(at.tree.size(), self.condition.size());
+            }
+        }
+        self.progress.set(at.tree.size());
+        if begun.elapsed() > SAY_EVERY {
+            let (records, seconds) = (at.tree.size() - first, begun.elapsed().as_secs_f64());
+            tracing::info!(records, seconds, "the audit trail is indexed");
+        }
+        self.at = Some(at);
+        Ok(())
+    }
+
+    /// Opens the index, and begins it anew when it is missing or does not fit.
+    fn open(&self) -> Result<At, Trouble> {
+        let database = Writer::open(&self.directory.join(DATABASE))?.ok_or(Trouble::Misfit)?;
+        let mut nodes = NodeFile::open(&self.directory.join(NODES))?;
+        let Some(last) = database.last()? else {
+            nodes.begin_after(&self.base)?;
+            let begins_after = self.base.size();
+            return Ok(At { database, nodes, tree: self.base.clone(), begins_after, offset: 0 });
+        };
+        let size = last.sequence;
+        if size > self.condition.size() || !nodes.fit(size)? {
+            return Err(Trouble::Misfit);
+        }
+        let tree = nodes.frontier(size)?.ok_or(Trouble::Misfit)?;
+        if size >= self.found.0 && root_at(&nodes, self.found.0)? != self.found.1 {
+            return Err(Trouble::Misfit);
+        }
+        Ok(At { database, nodes, tree, begins_after: last.begins_after, offset: last.offset + last.length + 1 })
+    }
+
+    /// Reads up to a batch of records of one segment.
+    fn read_some(&self, at: &mut At) -> Result<(), Trouble> {
+        let segments = segment::list(&self.directory)?;
+        let current = segments.iter().find(|segment| segment.last.is_none_or(|last| last > at.begins_after));
+        let Some(segment) = current else { return Ok(()) };
+        let (records, hashes, offset) = self.batch(at, segment)?;
+        at.nodes.append(&hashes)?;
+        at.database.add(&records)?;
+        at.offset = offset;
+        if segment.last == Some(at.tree.size()) {
+            at.begins_after = at.tree.size();
+            at.offset = 0;
+        }
+        // When everything up to what the start found is here, the roots must agree.
+        let (size, root) = self.found;
+        if at.tree.size() >= size && at.tree.size() - records.len() as u64 <= size && root_at(&at.nodes, size)? != root
+        {
+            return Err(Trouble::Misfit);
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::type_complexity, reason = "what one reading gives, taken apart at once")]
+    fn batch(&self, at: &mut At, segment: &Segment) -> Result<(Vec<(Place, Facts)>, Vec<u8>, u64), Trouble> {
+        let (mut records, mut hashes) = (Vec::new(), Vec::new());
+        let mut lines = segment.lines_from(at.offset)?;
+        let mut offset = at.offset;
+        // Beyond what the writer has told, a line may still be growing.
+        while records.len() < BATCH && at.tree.size() < self.condition.size() {
+            let Some(line) = lines.next()? else { break };
+            let Some(facts) = Facts::parse(line.bytes).filter(|facts| facts.sequence == at.tree.size() + 1) else {
+                continue;
+            };
+            let place = Place {
+                sequence: facts.sequence,
+                begins_after: at.begins_after,
+                offset: line.offset,
+                length: line.bytes.len() as u64,
+            };
+            at.tree.append_with(leaf_hash(line.bytes), |node| hashes.extend_from_slice(node));
+            offset = line.offset + line.bytes.len() as u64 + 1;
+            records.push((place, facts));
+        }
+        Ok((records, hashes, offset))
+    }
+}
+
+/// A bar of twenty characters and a percentage.
+fn say(indexed: u64, records: u64) {
+    let percent = indexed * 100 / records.max(1);
+    let done = usize::try_from(percent / 5).unwrap_or(20);
+    let bar = format!("[{}{}] {percent} %", "#".repeat(done), ".".repeat(20 - done));
+    tracing::info!(indexed, records, progress = bar, "indexing the audit trail");
+}

@@ -1,0 +1,36 @@
+//! The intent before, the outcome after: the one frame of everything that changes keys.
+
+use crate::{
+    audit::{Event, Outcome, Severity},
+    service::{Error, Service},
+    token,
+};
+
+impl Service {
+    /// Announces, works, and records how it ended. `done` makes the record of a success; `event` is the
+    /// announcement, and the record of whatever else comes of it.
+    pub(super) async fn on_record<T>(
+        &self,
+        event: Event,
+        work: impl Future<Output = Result<T, Error>>,
+        done: impl FnOnce(&T) -> Event,
+    ) -> Result<T, Error> {
+        let intent = self.audit.intend(event.clone()).await?;
+        let result = work.await;
+        let outcome = match &result {
+            Ok(value) => done(value),
+            Err(error) => ended(event, error),
+        };
+        let recorded = intent.conclude(outcome).await;
+        let value = result?;
+        recorded?;
+        Ok(value)
+    }
+}
+
+/// A failure is one only where it is certain that nothing was changed.
+fn ended(event: Event, error: &Error) -> Event {
+    let nobody_knows = matches!(error, Error::LedgerUnavailable(_) | Error::Token(token::Error::Deadline(_)));
+    let outcome = if nobody_knows { Outcome::Unknown } else { Outcome::Failure };
+    event.with_outcome(outcome).of_severity(Severity::Warning).detail("error", error.kind())
+}
