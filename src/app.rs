@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -275,6 +275,7 @@ impl App {
             clock,
             metrics,
             last_probe: LastProbe::default(),
+            leaving: AtomicBool::new(false),
             denials: service::Denials::default(),
             approvals,
             once,
@@ -321,7 +322,8 @@ impl App {
     ) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
         self.sign_trail().await;
-        let code = supervisor::run(servers, &self.service, signals, config.fleet.refresh, ready).await;
+        let code =
+            supervisor::run(servers, &self.service, signals, config.fleet.refresh, config.http.leave, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
             self.sign_trail().await;

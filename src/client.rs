@@ -154,6 +154,8 @@ pub struct Client {
     pub identity: ClientIdentity,
     pub grants: Arc<Grants>,
     pub request_id: String,
+    /// The trace that the caller follows the request by (W3C Trace Context).
+    pub trace_id: Option<String>,
     pub address: IpAddr,
     pub user_agent: Option<String>,
     pub method: String,

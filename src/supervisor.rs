@@ -1,6 +1,9 @@
 //! The life of the running process: readiness to systemd, signals, watchdog, drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -69,6 +72,7 @@ pub async fn run(
     service: &Arc<Service>,
     signals: Signals,
     refresh: Duration,
+    leave: Duration,
     ready: impl FnOnce(),
 ) -> ExitCode {
     let Signals { mut terminate, mut interrupt, rotate, hang_up } = signals;
@@ -96,6 +100,11 @@ pub async fn run(
     };
     notify(&[NotifyState::Stopping, NotifyState::Status("stopping: requests in progress finish")]);
     tracing::info!(?code, "stopping");
+    service.leaving.store(true, Ordering::Relaxed);
+    if code == ExitCode::Success {
+        // Still served: whoever sends requests has to see first that it should send no more.
+        tokio::time::sleep(leave).await;
+    }
     tokio::join!(stop.stop(), async {
         // Already reported above when it ended with an error.
         let _ = serving.await;

@@ -73,6 +73,7 @@ fn event(number: u64) -> Event {
     let client = Client {
         identity: ClientIdentity::from(format!("producer-{}", number % 50).as_str()),
         request_id: format!("0199f0a2-0000-7000-8000-{number:012}"),
+        trace_id: None,
         grants: Arc::new(Grants::everything()),
         address: IpAddr::from([10, 0, u8::try_from(number % 4).unwrap(), u8::try_from(number / 4 % 250).unwrap()]),
         user_agent: Some("producer/1.2".into()),

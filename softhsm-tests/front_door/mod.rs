@@ -1,6 +1,7 @@
 //! The front door: who may do what, over which wire, and what hostile input gets.
 
 mod approvals;
+mod circumstances;
 mod credentials;
 mod description;
 mod hostile;

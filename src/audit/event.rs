@@ -234,6 +234,7 @@ impl Event {
     #[must_use]
     pub fn asked_by(mut self, client: &Client) -> Self {
         self.actor = client.identity.to_string();
+        self.trace_id.clone_from(&client.trace_id);
         self.request = Some(Request {
             request_id: client.request_id.clone(),
             ip_address: client.address.to_string(),

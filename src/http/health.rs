@@ -1,5 +1,7 @@
 //! `/healthz`, `/readyz`, `/livez`.
 
+use std::sync::atomic::Ordering;
+
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
@@ -49,8 +51,12 @@ pub async fn healthz(service: web::Data<Service>) -> HttpResponse {
 )]
 pub async fn readyz(service: web::Data<Service>) -> HttpResponse {
     let health = service.health().await;
-    let body = Ready { ready: health.healthy, status: health.status, reasons: health.reasons() };
-    if health.healthy { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+    let leaving = service.leaving.load(Ordering::Relaxed);
+    let mut reasons = health.reasons();
+    reasons.extend(leaving.then(|| "the process was told to stop".to_owned()));
+    let ready = health.healthy && !leaving;
+    let body = Ready { ready, status: health.status, reasons };
+    if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }
 
 /// `GET /livez`: whether the process turns; it says nothing about the token.

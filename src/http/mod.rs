@@ -28,6 +28,7 @@ pub mod rotations;
 pub mod server;
 pub mod signer;
 mod tls;
+mod trace;
 mod unix_socket;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -60,6 +61,10 @@ pub struct Config {
     /// Requests in progress may take this long to finish after SIGTERM.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub drain: Duration,
+    /// How long `/readyz` says no after SIGTERM before anything is refused: as long as a balancer needs
+    /// to notice.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub leave: Duration,
     /// Proxies whose word on the address of a caller is taken.
     #[serde(deserialize_with = "crate::network::deserialize_list")]
     pub trusted_proxies: Vec<IpNet>,
@@ -87,6 +92,7 @@ impl Default for Config {
             head_time: Duration::from_secs(5),
             workers: None,
             drain: Duration::from_secs(10),
+            leave: Duration::ZERO,
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::XForwardedFor,
         }
@@ -113,6 +119,9 @@ impl Config {
         }
         if self.workers.is_some_and(|workers| workers == 0 || workers > 512) {
             return Err("http.workers must be between 1 and 512".into());
+        }
+        if self.leave > Duration::from_secs(60) {
+            return Err("http.leave must be at most 60s".into());
         }
         if self.drain > Duration::from_secs(300) {
             return Err("http.drain must be at most 300s".into());

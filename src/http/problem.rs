@@ -12,6 +12,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
+use super::trace::CURRENT;
 use crate::{
     audit::{IndexError, Stop},
     key::KeyState,
@@ -198,6 +199,11 @@ pub(super) struct Body<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    /// Under which the log and the audit trail know the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
 }
 
 impl Problem {
@@ -230,7 +236,10 @@ impl Problem {
             "" => self.kind.remedy.to_owned(),
             detail => format!("{detail}. {}", self.kind.remedy),
         };
+        let current = CURRENT.try_with(Clone::clone).ok();
         let body = Body {
+            request_id: current.as_ref().map(|current| current.request_id.clone()),
+            trace_id: current.and_then(|current| current.trace).map(|trace| trace.id()),
             r#type: format!("/problems/{}", self.kind.name),
             title: self.kind.title,
             status: self.kind.status.as_u16(),

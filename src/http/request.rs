@@ -15,9 +15,12 @@ use actix_web::{
     web,
 };
 
+use tracing::Instrument;
+
 use super::{
     problem::{INTERNAL, Problem},
     proxy::Proxies,
+    trace::{CURRENT, Circumstances, Trace},
 };
 use crate::{
     authn::Known,
@@ -27,8 +30,7 @@ use crate::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-#[derive(Clone)]
-struct RequestId(String);
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Gives every request an id, and every response that id and the headers that keep browsers and
 /// caches from doing anything with it.
@@ -42,11 +44,19 @@ pub async fn identify(
         .and_then(|value| value.to_str().ok())
         .filter(|value| is_request_id(value))
         .map_or_else(|| uuid::Uuid::now_v7().to_string(), ToOwned::to_owned);
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.call(request).await?;
+    let trace = request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(Trace::parse);
+    let circumstances = Circumstances { request_id: id, trace };
+    request.extensions_mut().insert(circumstances.clone());
+    let Circumstances { request_id: id, .. } = circumstances.clone();
+    let span = tracing::info_span!("request", request_id = id, trace_id = trace.map(tracing::field::display));
+    let mut response = CURRENT.scope(circumstances, next.call(request)).instrument(span).await?;
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);
+    }
+    let answer = trace.and_then(|trace| trace.answer());
+    if let Some(value) = answer.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        headers.insert(TRACEPARENT, value);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -71,7 +81,7 @@ where
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let work = work(Arc::clone(service));
-    let done = tokio::spawn(work).await.map_err(|_| Problem::new(&INTERNAL, ""))?;
+    let done = tokio::spawn(work.in_current_span()).await.map_err(|_| Problem::new(&INTERNAL, ""))?;
     Ok(done?)
 }
 
@@ -99,7 +109,10 @@ pub(super) fn address(request: &HttpRequest) -> IpAddr {
 /// A request's circumstances; whoever is not known may do nothing.
 pub(super) fn client(request: &HttpRequest, known: Option<&Known>) -> Client {
     let address = address(request);
-    let id = request.extensions().get::<RequestId>().cloned();
+    let (request_id, trace) = match request.extensions().get::<Circumstances>().cloned() {
+        Some(Circumstances { request_id, trace }) => (request_id, trace),
+        None => (String::new(), None),
+    };
     let user_agent = request
         .headers()
         .get(header::USER_AGENT)
@@ -107,7 +120,8 @@ pub(super) fn client(request: &HttpRequest, known: Option<&Known>) -> Client {
     Client {
         identity: known.map_or_else(|| ClientIdentity::anonymous(address), |known| known.identity.clone()),
         grants: known.map_or_else(|| Arc::new(Grants::nothing()), |known| Arc::clone(&known.grants)),
-        request_id: id.map_or_else(String::new, |RequestId(id)| id),
+        request_id,
+        trace_id: trace.map(|trace| trace.id()),
         address,
         user_agent,
         method: request.method().to_string(),

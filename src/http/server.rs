@@ -195,7 +195,11 @@ impl StopHandle {
 
 /// The API, path by path.
 fn routes(app: &mut web::ServiceConfig) {
-    app.service(get("/", index::index))
+    // In this order they are looked through: what is asked most often comes first.
+    app.service(post("/api/v1/attestations", attestations::sign))
+        .service(post("/api/v1/nonces", nonces::issue))
+        .service(post("/api/v1/nonces/batch", nonces::issue_batch))
+        .service(get("/", index::index))
         .service(get("/healthz", health::healthz))
         .service(get("/livez", health::livez))
         .service(get("/readyz", health::readyz))
@@ -223,15 +227,12 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/api/v1/approvals/{approval_id}", approvals::one))
         .service(post("/api/v1/approvals/{approval_id}/approve", approvals::approve))
         .service(post("/api/v1/approvals/{approval_id}/reject", approvals::reject))
-        .service(post("/api/v1/nonces", nonces::issue))
-        .service(post("/api/v1/nonces/batch", nonces::issue_batch))
         .service(get("/api/v1/nonce/stats", nonces::stats))
         .service(post("/api/v1/nonce/cleanup", nonces::cleanup))
         .service(get("/api/v1/abuse", abuse::list))
         .service(get("/api/v1/abuse/{identifier}", abuse::explain))
         .service(get_and_post("/api/v1/blocks", blocks::list, blocks::add))
         .service(get_and_delete("/api/v1/blocks/{block_id}", blocks::one, blocks::remove))
-        .service(post("/api/v1/attestations", attestations::sign))
         .service(post("/api/v1/attestations/verify", attestations::verify))
         .service(post("/api/v1/sign", opaque::sign))
         .service(post("/api/v1/sign/test", opaque::test))

@@ -29,7 +29,7 @@ pub mod upkeep;
 pub mod verify;
 pub mod witness;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use serde::Deserialize;
 
@@ -105,6 +105,8 @@ pub struct Service {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub last_probe: readiness::LastProbe,
+    /// Told to stop: requests are served, and nobody should send more.
+    pub leaving: AtomicBool,
     pub denials: Denials,
     pub approvals: Arc<approvals::Approvals>,
     pub once: Arc<once::Once>,

@@ -241,6 +241,7 @@ mod tests {
             identity: ClientIdentity::from(name),
             grants: Arc::new(Grants { roles: roles.iter().copied().collect(), ..Grants::nothing() }),
             request_id: String::new(),
+            trace_id: None,
             address: [127, 0, 0, 1].into(),
             user_agent: None,
             method: String::new(),
