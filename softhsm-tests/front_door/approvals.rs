@@ -63,6 +63,7 @@ fn a_rotation_waits_is_approved_by_another_and_is_made_once() {
     for action in ["request-approval", "approve", "use-approval"] {
         assert!(actions.contains(&action), "{action}: {actions:?}");
     }
+    assert_eq!(guarded.appliance().unanswered(), Vec::<u64>::new());
 }
 
 #[test]

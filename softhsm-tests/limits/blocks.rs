@@ -24,6 +24,10 @@ fn whoever_is_blocked_gets_nothing_and_is_told_until_when() {
     assert_eq!((refused.status, refused.problem()), (403, "blocked".into()));
     assert!(refused.text().contains(set["expires_at"].as_str().unwrap()), "{}", refused.text());
     assert_eq!(ask_from(&signer.api, "192.0.3.1", "GET", "/api/v1/keys", &Value::Null).status, 200);
+    for spelled in ["/%61pi/v1/keys", "/api/v1/%6beys", "/ap%69/v1/nonces", "/nothing"] {
+        let refused = ask_from(&signer.api, "192.0.2.77", "GET", spelled, &Value::Null);
+        assert_eq!(refused.problem(), "blocked", "{spelled}");
+    }
 
     block(&signer, &json!({ "client": "anonymous@198.51.100.1" }));
     block(&signer, &json!({ "subject": "virtengine1bad" }));
@@ -52,6 +56,8 @@ fn a_block_survives_a_restart_and_ends_when_it_is_lifted() {
     assert_eq!(signer.delete(&path).problem(), "unknown-block");
     signer.restart();
     assert_eq!(ask(&signer), 200);
+    assert_eq!(signer.unanswered(), Vec::<u64>::new());
+    assert!(!signer.trail().iter().any(|record| record.ends_with(" unknown")), "{:#?}", signer.trail());
     assert_eq!(signer.get("/api/v1/blocks").ok(), json!([]));
     assert_eq!(signer.get("/api/v1/blocks?all=true").ok()[0]["id"], set["id"]);
     assert_eq!(signer.get(&path).ok()["in_force"], false);
@@ -67,6 +73,8 @@ fn what_cannot_be_meant_is_refused_by_name() {
         (json!({ "address": "192.0.2.300" }), "expected an address or a network"),
         (json!({ "address": "127.0.0.1" }), "exempt"),
         (json!({ "address": "0.0.0.0/0" }), "exempt"),
+        (json!({ "address": "::ffff:127.0.0.1" }), "exempt"),
+        (json!({ "client": "anonymous@127.0.0.1" }), "whoever asks"),
         (json!({ "address": "192.0.2.1", "duration_seconds": 0 }), "duration_seconds"),
     ] {
         let refused = block(&signer, &body);

@@ -3,9 +3,13 @@
 use serde_json::json;
 
 use super::{about, limited, retry_after};
-use crate::support::{
-    appliance::{Answer, Appliance, dev_command},
-    signer::Signer,
+use crate::{
+    recovery::away::Away,
+    support::{
+        appliance::{Answer, Appliance, dev_command},
+        eventually,
+        signer::Signer,
+    },
 };
 
 fn attest(appliance: &Appliance, subject: &str) -> Answer {
@@ -43,6 +47,20 @@ fn a_retry_of_what_was_signed_costs_nothing() {
         assert_eq!(signer.post("/api/v1/attestations", &request).ok(), first);
     }
     assert_eq!(attest(&signer, "virtengine1a").status, 200);
+}
+
+#[test]
+fn tries_that_came_to_nothing_for_want_of_the_token_cost_one_attestation() {
+    let signer = Signer::with("", &limited("enabled = true"));
+    let request = about("virtengine1a", &signer.nonce());
+    let away = Away::take(&signer.token);
+    for _ in 0..20 {
+        assert_eq!(signer.post("/api/v1/attestations", &request).status, 503);
+    }
+    drop(away);
+    eventually("signing resumes", || (signer.post("/api/v1/attestations", &request).status == 200).then_some(()));
+    let others: Vec<_> = (0..10).map(|_| attest(&signer, "virtengine1a").status).collect();
+    assert_eq!(others, [[200].repeat(9), vec![429]].concat());
 }
 
 #[test]

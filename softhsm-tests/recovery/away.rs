@@ -20,13 +20,13 @@ use crate::support::{
 };
 
 /// The token's directory, out of the module's sight until dropped.
-struct Away {
+pub struct Away {
     from: PathBuf,
     to: PathBuf,
 }
 
 impl Away {
-    fn take(token: &SoftHsm) -> Self {
+    pub fn take(token: &SoftHsm) -> Self {
         let from = token.tokens();
         let to = from.with_extension("away");
         fs::rename(&from, &to).unwrap();

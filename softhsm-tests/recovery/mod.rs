@@ -1,3 +1,3 @@
 //! A token that goes away and comes back is used again without a restart.
 
-mod away;
+pub mod away;

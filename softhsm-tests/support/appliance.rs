@@ -143,6 +143,19 @@ impl Appliance {
     }
 
     /// pkcs11-tool on the token that `dev` made.
+    /// Sequence numbers of announcements whose outcome is not on record.
+    pub fn unanswered(&self) -> Vec<u64> {
+        let log = self.audit_log();
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let records: Vec<Value> = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let answered: Vec<_> = records.iter().map(|record| &record["details"]["intent_sequence"]).collect();
+        let pending = records.iter().filter(|record| record["outcome"] == "pending");
+        pending
+            .filter(|one| !answered.contains(&&one["sequence"]))
+            .map(|one| one["sequence"].as_u64().unwrap())
+            .collect()
+    }
+
     pub fn dev_token(&self) -> Pkcs11Tool {
         Pkcs11Tool {
             conf: self.home.join("softhsm2.conf"),

@@ -245,6 +245,12 @@ impl Event {
         self
     }
 
+    /// Who did it.
+    #[must_use]
+    pub fn actor(&self) -> &str {
+        &self.actor
+    }
+
     /// The same event with another actor, for actions by a person on the command line.
     #[must_use]
     pub fn by(mut self, actor: &str) -> Self {

@@ -117,6 +117,10 @@ fn verify(options: &Verify) -> Result<ExitCode, ExitCode> {
 }
 
 fn export(options: &Export) -> Result<ExitCode, ExitCode> {
+    if !options.directory.join("audit.log").is_file() {
+        let here = options.directory.display();
+        return Err(refused(&format!("export: there is no audit trail in {here}: name its directory"), ExitCode::Data));
+    }
     let failed = |error: io::Error| refused(&format!("export: {error}"), ExitCode::Unavailable);
     let filter = Filter {
         event_type: options.event_type,

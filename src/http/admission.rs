@@ -31,7 +31,7 @@ pub async fn admit(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if !request.path().starts_with("/api/") {
+    if is_for_everyone(request.path()) {
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
     let service = request.app_data::<web::Data<Service>>().map(|data| Arc::clone(data));
@@ -66,6 +66,13 @@ pub(super) async fn admit_client(service: &Service, request: &HttpRequest, clien
             Err(refused.into())
         }
     }
+}
+
+/// Only these very spellings: a path is matched when its escapes are decoded, so whatever is written
+/// otherwise (`/%61pi/…`) is looked at here like the rest.
+fn is_for_everyone(path: &str) -> bool {
+    matches!(path, "/" | "/healthz" | "/livez" | "/readyz" | "/docs" | "/.well-known/jwks.json")
+        || path.strip_prefix("/problems/").is_some_and(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
 }
 
 /// What only those get who do not know the interface.

@@ -35,9 +35,10 @@ impl Proxies {
             ProxyHeader::XForwardedFor => X_FORWARDED_FOR,
             ProxyHeader::Forwarded => FORWARDED,
         };
-        let lines: Vec<_> = headers.get_all(name).map(|line| line.to_str().unwrap_or_default()).collect();
-        let hops: Vec<_> = lines.iter().flat_map(|line| line.split(',')).collect();
+        // Hop by hop: bytes that are no text in one hop, which may be the caller's own, spoil no other.
+        let hops: Vec<_> = headers.get_all(name).flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).collect();
         for hop in hops.into_iter().rev() {
+            let hop = std::str::from_utf8(hop).unwrap_or_default();
             // What no proxy of ours can have written ends it: the nearest known address counts.
             let Some(address) = self.address(hop.trim()) else { return nearest };
             nearest = address;
@@ -76,7 +77,7 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(name.clone(), HeaderValue::from_static(line));
+            headers.append(name.clone(), HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }
         proxies.caller(peer.parse().unwrap(), &headers).to_string()
     }
@@ -95,6 +96,7 @@ mod tests {
             ("10.0.0.1", &["[2001:db8::1]:4711, 10.0.0.2"], "2001:db8::1"),
             ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("10.0.0.1", &["203.0.113.9, nonsense, 10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &["\u{ff}, 203.0.113.9"], "203.0.113.9"),
             ("10.0.0.1", &[""], "10.0.0.1"),
         ] {
             assert_eq!(caller(ProxyHeader::XForwardedFor, peer, lines), address, "{peer} {lines:?}");

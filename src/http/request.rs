@@ -101,7 +101,8 @@ impl FromRequest for Caller {
 /// Where a request comes from. A connection without a peer address is a Unix socket: somebody on
 /// this machine.
 pub(super) fn address(request: &HttpRequest) -> IpAddr {
-    let peer = request.peer_addr().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.ip());
+    // No proxy stands before a Unix socket: nobody there speaks for other addresses.
+    let Some(peer) = request.peer_addr().map(|peer| peer.ip()) else { return IpAddr::from([127, 0, 0, 1]) };
     let proxies = request.app_data::<web::Data<Proxies>>();
     proxies.map_or(peer, |proxies| proxies.caller(peer, request.headers()))
 }

@@ -27,6 +27,12 @@ pub const REMEMBERED_DAYS: i64 = 30;
 /// Records kept, at most: each request is compared with those in force.
 const MOST: usize = 10_000;
 
+/// Of these, places that scores do not take.
+const FOR_STAFF: usize = 1000;
+
+/// The actor of blocks that scores set.
+pub const BY_SCORE: &str = "abuse-score";
+
 /// Who is blocked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "value")]
@@ -51,7 +57,9 @@ impl Target {
         }
     }
 
-    fn covers(&self, principal: &Principal) -> bool {
+    /// Whether it holds for this principal.
+    #[must_use]
+    pub fn covers(&self, principal: &Principal) -> bool {
         match (self, principal) {
             (Self::Address(network), Principal::Address(group)) => network.contains(&group.address()),
             (Self::Client(name), Principal::Client(identity)) => identity.as_str() == name,
@@ -180,8 +188,13 @@ impl Blocks {
     /// Adds a block; from its return on it holds here, also after a restart.
     pub fn add(&self, block: Block, now: Timestamp) -> Result<(), Error> {
         self.change(now, |records| {
-            if records.len() >= MOST {
-                return Err(Error::Full);
+            // Those that are over give way first, the oldest before the others; and scores leave room
+            // for what staff decide.
+            let most = if block.actor == BY_SCORE { MOST - FOR_STAFF } else { MOST };
+            while records.len() >= most {
+                let over = records.values().filter(|block| !block.is_in_force(now)).min_by_key(|block| block.id);
+                let id = over.map(|block| block.id).ok_or(Error::Full)?;
+                records.remove(&id);
             }
             records.insert(block.id, block);
             Ok(())

@@ -54,6 +54,7 @@ enum Life {
     },
     /// Spent, but that request failed before anything was released.
     Reopened {
+        charged: bool,
         content_digest: [u8; 32],
     },
     Settled {
@@ -81,19 +82,27 @@ impl MemoryStore {
             return self.take_brought(&mut state, claim, now).map(Step::Done);
         };
         entry.check(&claim.use_, now, self.config.clock_skew)?;
-        let spend = |entry: &mut Entry| {
+        let spend = |entry: &mut Entry, charged| {
             let content_digest = claim.use_.content_digest;
             entry.life = Life::InProgress { content_digest, settled: Arc::default() };
-            Step::Done(Spend::Fresh(Spent { nonce: claim.nonce.clone(), content_digest, token: SpendToken::default() }))
+            Step::Done(Spend::Fresh(Spent {
+                nonce: claim.nonce.clone(),
+                content_digest,
+                token: SpendToken::default(),
+                charged,
+            }))
         };
         match &entry.life {
             Life::Unspent => {
-                let step = spend(entry);
+                let step = spend(entry, false);
                 let issuer = entry.issuer.clone();
                 state.holders.remove_one(&issuer);
                 Ok(step)
             }
-            Life::Reopened { content_digest } if *content_digest == claim.use_.content_digest => Ok(spend(entry)),
+            Life::Reopened { content_digest, charged } if *content_digest == claim.use_.content_digest => {
+                let charged = *charged;
+                Ok(spend(entry, charged))
+            }
             Life::InProgress { content_digest, settled } if *content_digest == claim.use_.content_digest => {
                 Ok(Step::Wait(Arc::clone(settled)))
             }
@@ -186,7 +195,7 @@ impl State {
         };
         self.by_expiry.insert((expires_at.unix_seconds(), nonce.clone()));
         self.entries.insert(nonce.clone(), entry);
-        Spent { nonce: nonce.clone(), content_digest, token: SpendToken::default() }
+        Spent { nonce: nonce.clone(), content_digest, token: SpendToken::default(), charged: false }
     }
 
     /// The latest instant that the clock has shown: it may have been set back since.
@@ -291,7 +300,7 @@ impl Store for MemoryStore {
 
     async fn reopen(&self, spent: Spent) -> Result<(), Error> {
         let content_digest = spent.content_digest;
-        self.finish(&spent, Life::Reopened { content_digest });
+        self.finish(&spent, Life::Reopened { content_digest, charged: spent.charged });
         Ok(())
     }
 

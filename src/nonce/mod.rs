@@ -97,6 +97,8 @@ pub struct Spent {
     nonce: NonceValue,
     content_digest: [u8; 32],
     token: SpendToken,
+    /// It was paid for, by an earlier try that came to nothing.
+    charged: bool,
 }
 
 /// Tells one spend of a nonce from every other, so that a store shared by several appliances acts
@@ -105,6 +107,17 @@ pub struct Spent {
 struct SpendToken([u8; 16]);
 
 impl Spent {
+    /// Whether an earlier try on the same content has been charged.
+    #[must_use]
+    pub fn is_charged(&self) -> bool {
+        self.charged
+    }
+
+    /// From now on a further try on the same content is not charged again.
+    pub fn mark_charged(&mut self) {
+        self.charged = true;
+    }
+
     /// The nonce that was spent.
     #[must_use]
     pub fn nonce(&self) -> &NonceValue {

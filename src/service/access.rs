@@ -13,9 +13,13 @@ use crate::{
 /// that are left out are counted in the next record.
 const RECORDS_A_SECOND: u32 = 50;
 
-/// How many denials were recorded in this second, and how many were not.
+/// How many denials were recorded in this second, and how many were not. Those of callers who are
+/// known are counted apart: strangers cannot keep them off the trail.
 #[derive(Default)]
-pub struct Denials(Mutex<Window>);
+pub struct Denials {
+    known: Mutex<Window>,
+    strangers: Mutex<Window>,
+}
 
 #[derive(Default)]
 struct Window {
@@ -26,8 +30,8 @@ struct Window {
 
 impl Denials {
     /// Whether one more is recorded by itself; then with how many were left out before it.
-    fn next(&self, now: Instant) -> Option<u64> {
-        let mut window = self.0.lock();
+    fn next(&self, is_known: bool, now: Instant) -> Option<u64> {
+        let mut window = if is_known { self.known.lock() } else { self.strangers.lock() };
         if window.began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
             window.began = Some(now);
             window.recorded = 0;
@@ -45,8 +49,10 @@ impl Service {
     /// Records that somebody was denied something. The denial stands whether or not that succeeds.
     pub async fn record_denial(&self, event: Event, reason: String) {
         self.metrics.access_denied.inc();
-        tracing::warn!(reason, "denied");
-        let Some(left_out) = self.denials.next(Instant::now()) else { return };
+        let is_known = !event.actor().starts_with("anonymous@");
+        let Some(left_out) = self.denials.next(is_known, Instant::now()) else { return };
+        // What is not recorded is not logged either: it would fill the disk just so.
+        tracing::warn!(reason, client = event.actor(), "denied");
         let mut event = event.detail("reason", reason);
         if left_out > 0 {
             event = event.detail("denials_not_recorded_before", left_out);
@@ -81,9 +87,10 @@ mod tests {
     #[test]
     fn a_flood_of_denials_is_counted_and_not_written_out() {
         let (denials, begin) = (Denials::default(), Instant::now());
-        let recorded = (0..1000).filter(|_| denials.next(begin).is_some()).count();
+        let recorded = (0..1000).filter(|_| denials.next(false, begin).is_some()).count();
+        assert_eq!(denials.next(true, begin), Some(0), "strangers keep nobody who is known off the trail");
         assert_eq!(recorded, 50);
-        assert_eq!(denials.next(begin + Duration::from_secs(1)), Some(950));
-        assert_eq!(denials.next(begin + Duration::from_secs(1)), Some(0));
+        assert_eq!(denials.next(false, begin + Duration::from_secs(1)), Some(950));
+        assert_eq!(denials.next(false, begin + Duration::from_secs(1)), Some(0));
     }
 }

@@ -109,7 +109,8 @@ impl Service {
     /// An attestation was refused: that counts against its subject, and may count against whoever
     /// asked.
     pub(super) async fn note_failure(&self, client: &Client, kind: AttestationType, subject: &str, error: &Error) {
-        let own_fault = error.class() == Class::Caller && !matches!(error, Error::Blocked { .. } | Error::Limited(_));
+        let own_fault = error.class() == Class::Caller
+            && !matches!(error, Error::Blocked { .. } | Error::Limited(_) | Error::NotPermitted(_));
         if !self.limits.config().enabled || !own_fault {
             return;
         }
@@ -196,8 +197,8 @@ impl Service {
             id: uuid::Uuid::now_v7(),
             target,
             reason: format!("abuse score {:.0}", change.score),
-            initiated_by: "abuse-score".into(),
-            actor: "abuse-score".into(),
+            initiated_by: crate::limits::blocks::BY_SCORE.into(),
+            actor: crate::limits::blocks::BY_SCORE.into(),
             created_at: now,
             expires_at: Some(now.plus_seconds(length)),
             removed_at: None,

@@ -111,7 +111,7 @@ impl Service {
         let claim = permit.claim().charged(charges.clone());
         let spend = self.nonces.spend(claim, self.policy.patience, now).await;
         self.metrics.nonce_validate_latency.observe(begun.elapsed().as_secs_f64());
-        let spent = match spend? {
+        let mut spent = match spend? {
             Spend::Fresh(spent) => spent,
             Spend::Repeated(answer) => {
                 // The first try may have taken its time: the kept answer is released by a fresh
@@ -120,11 +120,12 @@ impl Service {
                 return self.repeat(permit, &answer).await;
             }
         };
-        if !self.nonces.charges()
-            && let Err(exceeded) = self.limits.take(&charges)
-        {
-            self.reopen(spent).await;
-            return Err(Error::Limited(Box::new(exceeded)));
+        if !self.nonces.charges() && !spent.is_charged() {
+            if let Err(exceeded) = self.limits.take(&charges) {
+                self.reopen(spent).await;
+                return Err(Error::Limited(Box::new(exceeded)));
+            }
+            spent.mark_charged();
         }
         self.count_checks(&names(&charges));
         self.metrics.nonce_used.inc();

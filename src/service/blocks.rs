@@ -6,6 +6,7 @@ use crate::{
     attestation::InvalidField,
     audit::{Event, EventType, Severity},
     limits::{Block, Target},
+    quota::Principal,
     service::{Error, Service, lifecycle::Actor},
 };
 
@@ -40,6 +41,12 @@ impl Service {
                 "the address is exempt, or the network holds one that is: change limits.exempt, or block clients";
             return Err(InvalidField { field: "address", detail }.into());
         }
+        if let Some(client) = &actor.client
+            && (order.target.covers(&Principal::Client(client.identity.clone()))
+                || order.target.covers(&Principal::Address(client.address.into())))
+        {
+            return Err(InvalidField { field: "(body)", detail: "this would block whoever asks for it" }.into());
+        }
         let block = Block {
             id: Uuid::now_v7(),
             target: order.target,
@@ -70,10 +77,9 @@ impl Service {
             .detail("initiated_by", block.initiated_by.clone())
             .detail("expires_at", block.expires_at.map(|at| at.to_string()));
         let event = by(event);
-        self.audit.record(event.clone().pending()).await?;
-        self.limits.blocks.add(block, now)?;
+        let work = async { Ok(self.limits.blocks.add(block, now)?) };
+        self.on_record(event.clone(), work, |()| event).await?;
         self.metrics.ratelimit_bans.with_label_values(&[reason]).inc();
-        self.audit.record(event).await?;
         self.tell_fleet_of_blocks().await;
         Ok(())
     }
@@ -84,13 +90,8 @@ impl Service {
         let unknown = || Error::UnknownBlock(id.chars().take(64).collect());
         let uuid = Uuid::parse_str(id).map_err(|_| unknown())?;
         let event = actor.event(EventType::IpBanned, "unblock", &uuid.to_string(), now);
-        self.audit.record(event.clone().pending()).await?;
-        let lifted = self.limits.blocks.remove(uuid, &actor.name, now)?;
-        let Some(block) = lifted else {
-            self.audit.record(event.failed(Severity::Info).detail("reason", "unknown_block")).await?;
-            return Err(unknown());
-        };
-        self.audit.record(event).await?;
+        let work = async { self.limits.blocks.remove(uuid, &actor.name, now)?.ok_or_else(unknown) };
+        let block = self.on_record(event.clone(), work, |_| event).await?;
         self.tell_fleet_of_blocks().await;
         Ok(block)
     }

@@ -194,6 +194,12 @@ impl Module {
         self.objects.as_ref().map(ReentrantMutex::lock)
     }
 
+    /// Whether the token is there, as far as it says so itself.
+    pub fn shows_the_token(&self) -> bool {
+        let (connection, _) = self.connected();
+        self.check_presence(connection.as_ref()).is_ok()
+    }
+
     /// Asks the token for its information: the one call that notices a vanished token everywhere.
     pub fn check_presence(&self, connection: Option<&Connection>) -> Result<(), Error> {
         let Connection { slot, .. } = connection.ok_or(LOST)?;

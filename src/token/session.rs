@@ -75,6 +75,10 @@ impl TokenSession {
             (result, seen) = self.once(objects, &mut call);
         }
         let Err(error) = result else { return result };
+        if matches!(error, Error::KeyMissing { .. }) && self.module.shows_the_token() {
+            // The token is there and does not have it: a new login would not bring it back.
+            return Err(error);
+        }
         match error.remedy() {
             Remedy::FreshSession | Remedy::Reopen if self.module.reopen(seen).is_ok() => {
                 self.once(objects, &mut call).0

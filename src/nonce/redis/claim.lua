@@ -31,7 +31,8 @@ elseif redis.call('ZSCORE', KEYS[4], ARGV[9]) then
 end
 if ARGV[4] ~= '' then return { 'refused', ARGV[4] } end
 
-local refused, wait = charge(tonumber(ARGV[14]), 15)
+local refused, wait
+if not state then refused, wait = charge(tonumber(ARGV[14]), 15) end
 if refused then return { 'limited', string.format('%d %.0f', refused, wait) } end
 
 if not state then

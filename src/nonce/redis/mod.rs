@@ -245,7 +245,7 @@ impl Store for RedisStore {
                 SpendReply::Fresh => {
                     unanswered.confirmed();
                     let content_digest = claim.use_.content_digest;
-                    return Ok(Spend::Fresh(Spent { nonce: claim.nonce, content_digest, token }));
+                    return Ok(Spend::Fresh(Spent { nonce: claim.nonce, content_digest, token, charged: true }));
                 }
                 SpendReply::Repeated(answer) => {
                     unanswered.confirmed();

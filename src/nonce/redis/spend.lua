@@ -57,7 +57,9 @@ if state == 'in_progress' then
 end
 if token == ARGV[8] then return { 'in_progress', '' } end
 
-local refused, wait = charge(tonumber(ARGV[10]), 11)
+-- What was reopened has been paid for.
+local refused, wait
+if not state then refused, wait = charge(tonumber(ARGV[10]), 11) end
 if refused then return { 'limited', string.format('%d %.0f', refused, wait) } end
 
 redis.call('HSET', KEYS[1], 'state', 'in_progress', 'token', ARGV[8], 'content', ARGV[7])

@@ -64,7 +64,7 @@ impl Service {
             }
             store::Found::New(request) => {
                 let event = self.approval_event(client, &request.id, "request-approval", order);
-                self.audit.record(event.pending()).await?;
+                self.audit.record(event).await?;
                 self.metrics.approvals.with_label_values(&[order.operation.as_str(), "requested"]).inc();
                 Ok(Clearance::Waiting(request))
             }
@@ -125,12 +125,11 @@ impl Service {
     ) -> Result<ApprovalRequest, Error> {
         let found = self.approvals.one(id)?;
         // On record before it counts: an approval that nobody can see afterwards is none.
-        let intent = self.approval_event(client, id, action, &found.order);
-        self.audit.record(intent.pending()).await?;
+        let event = self.approval_event(client, id, action, &found.order);
         let wanted = id.to_owned();
-        match self.change_approvals(move |approvals| approvals.decide(&wanted, decision)).await {
+        let work = self.change_approvals(move |approvals| approvals.decide(&wanted, decision));
+        match self.on_record(event.clone(), work, |_| event).await {
             Ok(request) => {
-                self.note(client, id, action, &request.order).await?;
                 self.metrics.approvals.with_label_values(&[request.order.operation.as_str(), action]).inc();
                 Ok(request)
             }

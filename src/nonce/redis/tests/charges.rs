@@ -48,6 +48,22 @@ async fn a_bucket_gives_its_burst_whoever_takes() {
 }
 
 #[tokio::test]
+async fn what_is_reopened_is_not_charged_again() {
+    let server = RedisServer::start(&[]);
+    let store = store(&server.url()).await;
+    let nonce = one(&store).await;
+    for _ in 0..5 {
+        let Spend::Fresh(spent) = spend_charged(&store, &nonce, vec![charge("a", Window::Hour, 1, 1)]).await.unwrap()
+        else {
+            panic!()
+        };
+        store.reopen(spent).await.unwrap();
+    }
+    let other = one(&store).await;
+    assert!(is_limited(spend_charged(&store, &other, vec![charge("a", Window::Hour, 1, 1)]).await));
+}
+
+#[tokio::test]
 async fn a_retry_is_not_charged_and_an_order_is() {
     let server = RedisServer::start(&[]);
     let store = store(&server.url()).await;

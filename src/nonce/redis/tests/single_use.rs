@@ -168,7 +168,12 @@ async fn only_the_caller_of_a_spend_ends_it() {
     let store = store(&server.url()).await;
     let nonce = one(&store).await;
     let spent = fresh(&store, &nonce).await;
-    let copy = |of: &Spent| Spent { nonce: of.nonce.clone(), content_digest: of.content_digest, token: of.token };
+    let copy = |of: &Spent| Spent {
+        nonce: of.nonce.clone(),
+        content_digest: of.content_digest,
+        token: of.token,
+        charged: true,
+    };
     let forged = || Spent { token: SpendToken([9; 16]), ..copy(&spent) };
     store.reopen(forged()).await.unwrap();
     store.settle(forged(), &answer()).await.unwrap();
@@ -192,7 +197,7 @@ async fn a_spend_of_another_history_is_neither_settled_nor_reopened() {
     let (old, new, nonce) = pair().await;
     let on_old = store(&old.url()).await;
     let spent = fresh(&on_old, &nonce).await;
-    let copy = Spent { nonce: nonce.clone(), content_digest: spent.content_digest, token: spent.token };
+    let copy = Spent { nonce: nonce.clone(), content_digest: spent.content_digest, token: spent.token, charged: true };
     until("the spend is replicated", || new.has_all_of(&old));
     new.promote();
     let on_new = store(&new.url()).await;
