@@ -26,7 +26,7 @@ use std::{
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     mechanism::Mechanism,
-    object::{Attribute, ObjectClass},
+    object::{Attribute, KeyType, ObjectClass},
     session::UserType,
 };
 use serde_json::json;
@@ -140,8 +140,10 @@ fn bare(threads: usize) {
     let workers: Vec<_> = (0..threads)
         .map(|_| {
             let session = context.open_rw_session(slot).unwrap();
+            // Not the audit key, which is Ed25519.
+            let signing_key = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::KeyType(KeyType::EC)];
             thread::spawn(move || {
-                let key = session.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY)]).unwrap()[0];
+                let key = session.find_objects(&signing_key).unwrap()[0];
                 let (mut latencies, end) = (Vec::new(), Instant::now() + seconds());
                 while Instant::now() < end {
                     let call = Instant::now();
