@@ -29,7 +29,8 @@ use std::time::{Duration, Instant};
 
 /// Waits for a condition by asking again, with a deadline that only a broken test reaches.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    // Longer than a lock of the fleet lives whose holder ended without giving it back (90 s).
+    let deadline = Instant::now() + Duration::from_secs(150);
     loop {
         if let Some(found) = look() {
             return found;
