@@ -116,13 +116,7 @@ impl AppendLog {
 /// Replaces the content of `path` (mode 0600) in one step: a crash leaves the old or the new.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(&temporary)?;
+    let mut file = private_file().truncate(true).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
@@ -131,13 +125,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Makes a file of this many bytes whose room on the disk is taken at once, or leaves none.
 pub fn reserve(path: &Path, bytes: u64) -> io::Result<()> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)?;
+    let file = private_file().truncate(false).open(path)?;
     if file.metadata()?.len() > bytes {
         file.set_len(bytes)?;
     }
@@ -187,13 +175,7 @@ pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
 
 /// Takes the only lock on a file that is there for nothing else; `WouldBlock` when another has it.
 pub fn lock_file(path: &Path) -> io::Result<DirectoryLock> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)?;
+    let file = private_file().truncate(false).open(path)?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(DirectoryLock(file))
 }
@@ -201,6 +183,13 @@ pub fn lock_file(path: &Path) -> io::Result<DirectoryLock> {
 /// Makes a rename or removal in the directory of `path` durable.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     sync_directory(parent(path))
+}
+
+/// A file of ours alone, made when missing. A symbolic link is refused.
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {

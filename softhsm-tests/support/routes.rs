@@ -40,12 +40,12 @@ pub fn every() -> Vec<Route> {
 }
 
 fn methods(service: &str) -> &'static [&'static str] {
-    match service.split('(').next().unwrap() {
-        "get" => &["GET"],
-        "post" => &["POST"],
-        "get_and_post" => &["GET", "POST"],
-        "get_and_put" => &["GET", "PUT"],
-        "get_and_delete" => &["GET", "DELETE"],
+    match service.split('"').next().unwrap().split_whitespace().collect::<String>().as_str() {
+        "get(" => &["GET"],
+        "post(" => &["POST"],
+        "get_and(Method::POST," => &["GET", "POST"],
+        "get_and(Method::PUT," => &["GET", "PUT"],
+        "get_and(Method::DELETE," => &["GET", "DELETE"],
         other => panic!("a route by {other}: teach this test about it"),
     }
 }

@@ -1,7 +1,7 @@
 //! The door itself: whoever is blocked or asks too much gets no further. Answers say how much is
 //! left (RateLimit headers, draft-ietf-httpapi-ratelimit-headers).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use actix_web::{
     Error, HttpMessage, HttpRequest, ResponseError,
@@ -12,11 +12,15 @@ use actix_web::{
         header::{HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
-    web,
 };
 
 use super::{problem::Problem, request};
-use crate::{authn::Known, client::Client, limits::Left, service::Service};
+use crate::{
+    authn::Known,
+    client::Client,
+    limits::Left,
+    service::{self, Service},
+};
 
 /// How long a refusal at the door is held back: whoever floods us over a connection then costs us ten
 /// answers a second, not thousands, and others get their turn.
@@ -34,11 +38,9 @@ pub async fn admit(
     if is_for_everyone(request.path()) {
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
-    let service = request.app_data::<web::Data<Service>>().map(|data| Arc::clone(data));
-    let service = service.expect("every server is given the service");
+    let service = request::shared::<Service>(request.request());
     if let Err(refused) = service.admit_address(&request::client(request.request(), None)).await {
-        tokio::time::sleep(REFUSAL_TAKES).await;
-        return Ok(request.into_response(Problem::from(refused).error_response()));
+        return Ok(request.into_response(held_back(refused).await.error_response()));
     }
     let mut response = next.call(request).await?.map_into_boxed_body();
     if is_stray(response.status()) {
@@ -61,11 +63,13 @@ pub(super) async fn admit_client(service: &Service, request: &HttpRequest, clien
             }
             Ok(())
         }
-        Err(refused) => {
-            tokio::time::sleep(REFUSAL_TAKES).await;
-            Err(refused.into())
-        }
+        Err(refused) => Err(held_back(refused).await),
     }
+}
+
+async fn held_back(refused: service::Error) -> Problem {
+    tokio::time::sleep(REFUSAL_TAKES).await;
+    refused.into()
 }
 
 /// Only these very spellings: a path is matched when its escapes are decoded, so whatever is written

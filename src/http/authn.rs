@@ -1,15 +1,12 @@
 //! The gate before each route: who is asking, and whether they may. What is denied is recorded; what
 //! changes keys is recorded when it is let through as well.
 
-use std::sync::Arc;
-
 use actix_web::{
     Error, HttpMessage, HttpRequest, Route,
     body::{EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::header,
     middleware::{Next, from_fn},
-    web,
 };
 
 use super::{
@@ -37,8 +34,10 @@ async fn pass<B: MessageBody>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     match judge(access, request.request()).await {
-        Ok(known) => {
-            request.extensions_mut().insert(known);
+        Ok(client) => {
+            if let Some(client) = client {
+                request.extensions_mut().insert(client);
+            }
             Ok(next.call(request).await?.map_into_left_body())
         }
         Err(problem) => {
@@ -53,9 +52,9 @@ async fn pass<B: MessageBody>(
 }
 
 /// Who is asking, if they may.
-async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<Known>, Problem> {
+async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<Client>, Problem> {
     let Allowed::Holders(roles) = access.allowed else { return Ok(None) };
-    let service = shared::<Service>(request);
+    let service = request::shared::<Service>(request);
     let known = match identify(request, &service) {
         Ok(known) => known,
         Err(refused) => {
@@ -73,12 +72,7 @@ async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<
         let event = event(EventType::AccessGranted, &client, &service);
         service.audit.record(event).await.map_err(crate::service::Error::from)?;
     }
-    Ok(Some(known))
-}
-
-fn shared<T: 'static>(request: &HttpRequest) -> Arc<T> {
-    let data = request.app_data::<web::Data<T>>().expect("every server is built with it");
-    Arc::clone(data)
+    Ok(Some(client))
 }
 
 fn identify(request: &HttpRequest, service: &Service) -> Result<Known, Refused> {
@@ -95,7 +89,7 @@ fn identify(request: &HttpRequest, service: &Service) -> Result<Known, Refused> 
         Some(connection) => connection.shown(now)?,
         None => crate::authn::Shown::Nothing,
     };
-    shared::<Authn>(request).identify(request::address(request), &shown, authorization, now)
+    request::shared::<Authn>(request).identify(request::address(request), &shown, authorization, now)
 }
 
 /// 401 for who showed nothing: they may have a credential. 403 for who is known and may not.

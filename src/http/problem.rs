@@ -465,9 +465,9 @@ pub async fn not_found() -> HttpResponse {
 }
 
 /// Answers every method that a path does not take.
-pub fn method_not_allowed(allow: &'static str) -> HttpResponse {
+pub fn method_not_allowed(allow: &str) -> HttpResponse {
     let mut response = Problem::new(&METHOD_NOT_ALLOWED, "").to_response();
-    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_str(allow).expect("names of methods"));
     response
 }
 

@@ -93,9 +93,20 @@ impl FromRequest for Caller {
     type Future = Ready<Result<Self, actix_web::Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let known = request.extensions().get::<Option<Known>>().cloned().flatten();
-        ready(Ok(Self(client(request, known.as_ref()))))
+        ready(Ok(Self(caller(request))))
     }
+}
+
+/// Who the gate has found to be asking; nobody it knows where there is no gate.
+pub(super) fn caller(request: &HttpRequest) -> Client {
+    let found = request.extensions().get::<Client>().cloned();
+    found.unwrap_or_else(|| client(request, None))
+}
+
+/// What every server is built with.
+pub(super) fn shared<T: 'static>(request: &HttpRequest) -> Arc<T> {
+    let data = request.app_data::<web::Data<T>>().expect("every server is built with it");
+    Arc::clone(data)
 }
 
 /// Where a request comes from. A connection without a peer address is a Unix socket: somebody on

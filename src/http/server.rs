@@ -12,6 +12,7 @@ use actix_web::{
     App, HttpResponse, HttpServer, Resource, Route,
     dev::{Handler, Server, ServerHandle},
     guard,
+    http::Method,
     middleware::from_fn,
     web,
 };
@@ -208,13 +209,18 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/docs", openapi::page))
         .service(get("/api/v1/openapi.json", openapi::document))
         .service(get("/api/v1/signer", signer::signer))
-        .service(get_and_post("/api/v1/keys", keys::list, lifecycle::generate))
+        .service(get_and(Method::POST, "/api/v1/keys", keys::list, lifecycle::generate))
         .service(get("/api/v1/keys/active", keys::active))
         .service(post("/api/v1/keys/rotate", lifecycle::rotate))
         .service(post("/api/v1/keys/emergency", lifecycle::emergency))
         .service(get("/api/v1/keys/{key_id}", keys::one))
         .service(get("/api/v1/keys/{key_id}/public.pem", keys::public_pem))
-        .service(get_and_put("/api/v1/keys/{key_id}/certificate.pem", keys::certificate_pem, keys::install_chain))
+        .service(get_and(
+            Method::PUT,
+            "/api/v1/keys/{key_id}/certificate.pem",
+            keys::certificate_pem,
+            keys::install_chain,
+        ))
         .service(get("/api/v1/keys/{key_id}/csr.pem", keys::csr_pem))
         .service(get("/api/v1/keys/{key_id}/evidence", keys::evidence))
         .service(post("/api/v1/keys/{key_id}/revoke", lifecycle::revoke))
@@ -231,8 +237,8 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/nonce/cleanup", nonces::cleanup))
         .service(get("/api/v1/abuse", abuse::list))
         .service(get("/api/v1/abuse/{identifier}", abuse::explain))
-        .service(get_and_post("/api/v1/blocks", blocks::list, blocks::add))
-        .service(get_and_delete("/api/v1/blocks/{block_id}", blocks::one, blocks::remove))
+        .service(get_and(Method::POST, "/api/v1/blocks", blocks::list, blocks::add))
+        .service(get_and(Method::DELETE, "/api/v1/blocks/{block_id}", blocks::one, blocks::remove))
         .service(post("/api/v1/attestations/verify", attestations::verify))
         .service(post("/api/v1/sign", opaque::sign))
         .service(post("/api/v1/sign/test", opaque::test))
@@ -265,46 +271,21 @@ where
         .default_service(web::to(|| refuse("GET, HEAD")))
 }
 
-fn get_and_post<G, GArgs, P, PArgs>(path: &str, getter: G, poster: P) -> Resource
+/// A path that is read, and changed by another method.
+fn get_and<G, GArgs, C, CArgs>(method: Method, path: &str, getter: G, changer: C) -> Resource
 where
     G: Handler<GArgs>,
     GArgs: actix_web::FromRequest + 'static,
     G::Output: actix_web::Responder + 'static,
-    P: Handler<PArgs>,
-    PArgs: actix_web::FromRequest + 'static,
-    P::Output: actix_web::Responder + 'static,
+    C: Handler<CArgs>,
+    CArgs: actix_web::FromRequest + 'static,
+    C::Output: actix_web::Responder + 'static,
 {
+    let access = access::of(method.as_str(), path);
+    let allow = format!("GET, HEAD, {method}");
     get(path, getter)
-        .route(gated(web::post().to(poster), access::of("POST", path)))
-        .default_service(web::to(|| refuse("GET, HEAD, POST")))
-}
-
-fn get_and_put<G, GArgs, P, PArgs>(path: &str, getter: G, putter: P) -> Resource
-where
-    G: Handler<GArgs>,
-    GArgs: actix_web::FromRequest + 'static,
-    G::Output: actix_web::Responder + 'static,
-    P: Handler<PArgs>,
-    PArgs: actix_web::FromRequest + 'static,
-    P::Output: actix_web::Responder + 'static,
-{
-    get(path, getter)
-        .route(gated(web::put().to(putter), access::of("PUT", path)))
-        .default_service(web::to(|| refuse("GET, HEAD, PUT")))
-}
-
-fn get_and_delete<G, GArgs, D, DArgs>(path: &str, getter: G, remover: D) -> Resource
-where
-    G: Handler<GArgs>,
-    GArgs: actix_web::FromRequest + 'static,
-    G::Output: actix_web::Responder + 'static,
-    D: Handler<DArgs>,
-    DArgs: actix_web::FromRequest + 'static,
-    D::Output: actix_web::Responder + 'static,
-{
-    get(path, getter)
-        .route(gated(web::delete().to(remover), access::of("DELETE", path)))
-        .default_service(web::to(|| refuse("GET, HEAD, DELETE")))
+        .route(gated(web::method(method).to(changer), access))
+        .default_service(web::to(move || refuse(&allow)))
 }
 
 fn post<F, Args>(path: &str, handler: F) -> Resource
@@ -318,6 +299,6 @@ where
         .default_service(web::to(|| refuse("POST")))
 }
 
-fn refuse(allow: &'static str) -> Ready<HttpResponse> {
+fn refuse(allow: &str) -> Ready<HttpResponse> {
     ready(problem::method_not_allowed(allow))
 }

@@ -262,6 +262,18 @@ impl Blocks {
         all
     }
 
+    /// A record by its id.
+    #[must_use]
+    pub fn one(&self, id: Uuid) -> Option<Block> {
+        self.records.lock().get(&id).cloned()
+    }
+
+    /// Whether a block of this very target is in force.
+    #[must_use]
+    pub fn is_blocked(&self, target: &Target, now: Timestamp) -> bool {
+        self.in_force.load().blocks.iter().any(|block| block.target == *target && block.is_in_force(now))
+    }
+
     /// Whether a principal was blocked within the last 30 days.
     #[must_use]
     pub fn knows(&self, principal: &Principal, now: Timestamp) -> bool {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Block, blocks::REMEMBERED_DAYS};
 use crate::{
     key::SignerId,
-    quota::{self, Window},
+    quota,
     redis::{Failure, Pool, bucket_key, prefix},
 };
 
@@ -38,7 +38,6 @@ impl Shared {
     pub async fn fail(&self, failure: &quota::Failure) -> Result<bool, Failure> {
         let charge = failure.charge();
         let rest = quota::Failure::rest(failure.principal.clone(), failure.limit);
-        debug_assert_eq!(rest.window, Window::CoolDown);
         let mut call = FAIL.key(bucket_key(&self.signer, &failure.principal));
         call.arg(charge.field()).arg(micros(charge.quota.interval)).arg(micros(charge.quota.window()));
         call.arg(rest.field()).arg(micros(failure.cool_down));
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
     use crate::{
         limits::local::Local,
-        quota::{Charge, Principal, Quota},
+        quota::{Charge, Principal, Quota, Window},
         redis::{Config, charge, test_server::RedisServer},
     };
 

@@ -57,17 +57,13 @@ impl Service {
         if left_out > 0 {
             event = event.detail("denials_not_recorded_before", left_out);
         }
-        if let Err(failure) = self.audit.record(event).await {
-            tracing::warn!(error = %failure, "a denial could not be recorded");
-        }
+        self.record_or_warn(event, "a denial").await;
     }
 
     /// Records that something was read again while the program runs.
     pub async fn record_reload(&self, what: &str) {
         let event = Event::of_service(EventType::ConfigChanged, "reload", what, self.clock.now());
-        if let Err(failure) = self.audit.record(event).await {
-            tracing::warn!(error = %failure, "a change of files could not be recorded");
-        }
+        self.record_or_warn(event, "a change of files").await;
     }
 
     /// Passes a permission on; a refusal is recorded as a denial of what `event` would have been.

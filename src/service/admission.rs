@@ -1,8 +1,6 @@
 //! Who is turned away before anything is done: the blocked, and whoever asks too much. And what
 //! becomes of those who misbehave.
 
-use std::net::IpAddr;
-
 use crate::{
     attestation::AttestationType,
     audit::{Event, EventType, Severity},
@@ -10,6 +8,7 @@ use crate::{
     limits::{
         Block, Left, Target,
         abuse::{Change, Factor, Score},
+        blocks::BY_SCORE,
     },
     nonce::Refusal,
     quota::{Exceeded, Principal},
@@ -43,8 +42,8 @@ impl Service {
         if !self.limits.config().enabled {
             return Ok(None);
         }
-        let address = Some(client.address).filter(|address| !self.limits.is_exempt(*address));
-        if address.is_some() && self.limits.scores.is_one_too_many(client.address, &client.identity, now) {
+        let accountable = !self.limits.is_exempt(client.address);
+        if accountable && self.limits.scores.is_one_too_many(client.address, &client.identity, now) {
             self.note_abuse(client, &[Principal::Address(client.address.into())], Factor::MultipleIdentities).await;
         }
         match self.limits.take_client(client) {
@@ -95,10 +94,9 @@ impl Service {
                 .detail("reason", reason)
                 .detail("retry_after_seconds", exceeded.retry_after_seconds())
                 .detail("not_recorded_before", unrecorded);
-            self.record_or_warn(event).await;
+            self.record_or_warn(event, "a refusal").await;
         }
-        let mut principals = vec![Principal::Client(client.identity.clone())];
-        principals.extend(self.accountable_address(client.address));
+        let mut principals = self.accountable(client);
         if matches!(exceeded.charge.principal, Principal::Subject(_)) {
             principals.push(exceeded.charge.principal.clone());
         }
@@ -118,8 +116,7 @@ impl Service {
             tracing::info!(limit, subject, "too many failures: a cool-down begins");
         }
         let subject = Principal::Subject(subject.to_owned());
-        let mut principals = vec![Principal::Client(client.identity.clone())];
-        principals.extend(self.accountable_address(client.address));
+        let principals = self.accountable(client);
         // Whoever asks about a subject can do this to it: it is never enough to block it.
         let with_subject: Vec<_> = principals.iter().cloned().chain([subject]).collect();
         self.note_abuse(client, &with_subject, Factor::RepeatedFailures).await;
@@ -137,9 +134,7 @@ impl Service {
     /// A request that is no part of the interface.
     pub async fn note_stray_request(&self, client: &Client) {
         if self.limits.config().enabled {
-            let mut principals = vec![Principal::Client(client.identity.clone())];
-            principals.extend(self.accountable_address(client.address));
-            self.note_abuse(client, &principals, Factor::BotBehavior).await;
+            self.note_abuse(client, &self.accountable(client), Factor::BotBehavior).await;
         }
     }
 
@@ -161,8 +156,10 @@ impl Service {
         self.limits.scores.explain(principal, self.limits.blocks.knows(principal, now), now)
     }
 
-    fn accountable_address(&self, address: IpAddr) -> Option<Principal> {
-        (!self.limits.is_exempt(address)).then(|| Principal::Address(address.into()))
+    /// Who answers for what a client does: the client, and its address unless that is exempt.
+    fn accountable(&self, client: &Client) -> Vec<Principal> {
+        let address = (!self.limits.is_exempt(client.address)).then(|| Principal::Address(client.address.into()));
+        [Principal::Client(client.identity.clone())].into_iter().chain(address).collect()
     }
 
     async fn note_abuse(&self, client: &Client, principals: &[Principal], factor: Factor) {
@@ -176,7 +173,7 @@ impl Service {
                     .of_severity(Severity::Warning)
                     .detail("score", change.score)
                     .detail("risk", risk.as_str());
-                self.record_or_warn(event).await;
+                self.record_or_warn(event, "a refusal").await;
             }
             self.block_by_score(client, principal, change).await;
         }
@@ -184,12 +181,10 @@ impl Service {
 
     async fn block_by_score(&self, client: &Client, principal: &Principal, change: Change) {
         let (now, target) = (self.clock.now(), Target::of(principal));
-        let is_blocked =
-            || self.limits.blocks.all().iter().any(|block| block.target == target && block.is_in_force(now));
         // A loopback client without a name is everybody on this machine.
         let exempt = matches!(principal, Principal::Client(identity)
             if self.limits.is_exempt(client.address) && *identity == client.identity && identity.is_anonymous());
-        if !change.blocks || exempt || is_blocked() {
+        if !change.blocks || exempt || self.limits.blocks.is_blocked(&target, now) {
             return;
         }
         let length = i64::try_from(self.limits.config().abuse.block_for.as_secs()).expect("checked: at most 30 days");
@@ -197,15 +192,15 @@ impl Service {
             id: uuid::Uuid::now_v7(),
             target,
             reason: format!("abuse score {:.0}", change.score),
-            initiated_by: crate::limits::blocks::BY_SCORE.into(),
-            actor: crate::limits::blocks::BY_SCORE.into(),
+            initiated_by: BY_SCORE.into(),
+            actor: BY_SCORE.into(),
             created_at: now,
             expires_at: Some(now.plus_seconds(length)),
             removed_at: None,
             removed_by: None,
         };
         // Boxed: a rare step that would make the state of every request larger.
-        let blocking = Box::pin(self.put_in_force(block, "abuse_score", |event| event.by("abuse-score")));
+        let blocking = Box::pin(self.put_in_force(block, "abuse_score", |event| event.by(BY_SCORE)));
         if let Err(error) = blocking.await {
             tracing::error!(%error, %principal, "an abuser could not be blocked");
         }

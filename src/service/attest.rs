@@ -215,7 +215,7 @@ impl Service {
         if let Error::NotPermitted(what) = error {
             return self.record_denial(event.of_kind(EventType::AccessDenied), format!("may not {what}")).await;
         }
-        self.record_or_warn(event).await;
+        self.record_or_warn(event, "a refusal").await;
         if let Error::NonceReplayed { spent_by } = error {
             self.alert_replay(rejection, spent_by).await;
         }
@@ -233,13 +233,7 @@ impl Service {
             .detail("presented_by", presented_by.to_string())
             .detail("spent_by", spent_by.to_string())
             .detail("nonce_sha256", nonce_sha256(&rejection.nonce));
-        self.record_or_warn(alert).await;
-    }
-
-    pub(super) async fn record_or_warn(&self, event: Event) {
-        if let Err(failure) = self.audit.record(event).await {
-            tracing::warn!(error = %failure, "a refusal could not be recorded");
-        }
+        self.record_or_warn(alert, "a refusal").await;
     }
 }
 

@@ -87,7 +87,7 @@ impl Service {
     /// Lifts a block.
     pub async fn unblock(&self, id: &str, actor: &Actor) -> Result<Block, Error> {
         let now = self.clock.now();
-        let unknown = || Error::UnknownBlock(id.chars().take(64).collect());
+        let unknown = || unknown(id);
         let uuid = Uuid::parse_str(id).map_err(|_| unknown())?;
         let event = actor.event(EventType::IpBanned, "unblock", &uuid.to_string(), now);
         let work = async { self.limits.blocks.remove(uuid, &actor.name, now)?.ok_or_else(unknown) };
@@ -98,8 +98,10 @@ impl Service {
 
     /// A block, in force or remembered.
     pub fn find_block(&self, id: &str) -> Result<Block, Error> {
-        let found = self.limits.blocks.all().into_iter().find(|block| block.id.to_string() == id);
-        found.ok_or_else(|| Error::UnknownBlock(id.chars().take(64).collect()))
+        let found = Uuid::parse_str(id).ok().and_then(|id| self.limits.blocks.one(id));
+        // By the id as it is written in answers.
+        let found = found.filter(|block| block.id.to_string() == id);
+        found.ok_or_else(|| unknown(id))
     }
 
     /// Others learn of it with their next look anyway.
@@ -108,4 +110,8 @@ impl Service {
             tracing::warn!(%error, "the fleet was not told of a block yet");
         }
     }
+}
+
+fn unknown(id: &str) -> Error {
+    Error::UnknownBlock(id.chars().take(64).collect())
 }

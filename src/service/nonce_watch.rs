@@ -119,9 +119,7 @@ impl Service {
             .of_severity(Severity::Warning)
             .detail("concern", concern.as_str())
             .detail("text", text);
-        if let Err(error) = self.audit.record(event).await {
-            tracing::warn!(%error, "a warning about the nonce store could not be recorded");
-        }
+        self.record_or_warn(event, "a warning about the nonce store").await;
     }
 }
 

@@ -1,4 +1,5 @@
-//! The intent before, the outcome after: the one frame of everything that changes keys.
+//! The intent before, the outcome after: the one frame of everything that changes keys. And records of
+//! what has happened anyway.
 
 use crate::{
     audit::{Event, Outcome, Severity},
@@ -25,6 +26,13 @@ impl Service {
         let value = result?;
         recorded?;
         Ok(value)
+    }
+
+    /// Records what stands whether or not that succeeds; `what` it was goes to the log if it does not.
+    pub(super) async fn record_or_warn(&self, event: Event, what: &str) {
+        if let Err(error) = self.audit.record(event).await {
+            tracing::warn!(%error, "{what} could not be recorded");
+        }
     }
 }
 

@@ -80,9 +80,7 @@ impl Service {
                 .detail("reason", error.kind()),
             None => Event::of_service(EventType::HealthCheck, "token_back", token, now),
         };
-        if let Err(error) = self.audit.record(event).await {
-            tracing::warn!(%error, "the state of the token could not be recorded");
-        }
+        self.record_or_warn(event, "the state of the token").await;
     }
 
     async fn do_what_is_due(&self) -> Result<(), Error> {

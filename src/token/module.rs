@@ -98,7 +98,6 @@ impl Module {
     /// Loads, initializes, finds the token, looks at its PIN flags, logs in exactly once.
     pub fn open(config: &Config, pin: &SecretString) -> Result<Self, Error> {
         let context = load(&config.module)?;
-        initialize(&context, &config.module)?;
         let connected = connect(&context, &config.uri, pin)
             .and_then(|(connection, identity)| Ok((offered_by(config, &context, &connection)?, connection, identity)));
         match connected {
@@ -263,13 +262,15 @@ impl Module {
 /// There is no connection now.
 const LOST: Error = Error::Lost("the token is away; it is being looked for");
 
-/// Loads a module.
+/// Loads and initializes a module.
 pub(super) fn load(path: &Path) -> Result<Pkcs11, Error> {
-    Pkcs11::new(path).map_err(|source| Error::Module { path: path.to_owned(), source: source.into() })
+    let context = Pkcs11::new(path).map_err(|source| Error::Module { path: path.to_owned(), source: source.into() })?;
+    initialize(&context, path)?;
+    Ok(context)
 }
 
 /// C_Initialize.
-pub(super) fn initialize(context: &Pkcs11, path: &Path) -> Result<(), Error> {
+fn initialize(context: &Pkcs11, path: &Path) -> Result<(), Error> {
     context
         .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
         .map_err(|source| Error::Initialize { path: path.to_owned(), source: source.into() })

@@ -19,7 +19,6 @@ pub fn initialise_token(
     user_pin: &SecretString,
 ) -> Result<(), Error> {
     let context = module::load(module)?;
-    module::initialize(&context, module)?;
     let make = || -> Result<(), Error> {
         let free = context
             .get_slots_with_token()?
@@ -40,7 +39,6 @@ pub fn initialise_token(
 /// The tokens that the module shows, without a login.
 pub fn present_tokens(module: &Path) -> Result<Vec<TokenIdentity>, Error> {
     let context = module::load(module)?;
-    module::initialize(&context, module)?;
     let mut tokens = Vec::new();
     for slot in context.get_slots_with_token()? {
         if let Ok(info) = context.get_token_info(slot)
