@@ -280,19 +280,25 @@ impl App {
             approvals,
             once,
         };
-        if accepted {
-            service.take_over_ledger(&revoked_before).await?;
-        } else {
-            service.keyring.end_acceptance();
-        }
-        if first_key_wanted {
-            let id = service.make_first_key(&Actor::program(asker.name())).await?;
-            tracing::info!(key_id = %id, "the first key is active");
-        }
-        service.choose_audit_key(may_make, &Actor::program(asker.name())).await?;
-        if accepted_trail {
-            service.accept_trail().await?;
-        }
+        let prepared = async {
+            if accepted {
+                service.take_over_ledger(&revoked_before).await?;
+            } else {
+                service.keyring.end_acceptance();
+            }
+            if first_key_wanted {
+                let id = service.make_first_key(&Actor::program(asker.name())).await?;
+                tracing::info!(key_id = %id, "the first key is active");
+            }
+            service.choose_audit_key(may_make, &Actor::program(asker.name())).await?;
+            if accepted_trail {
+                service.accept_trail().await?;
+            }
+            Ok::<_, service::Error>(())
+        };
+        let prepared = prepared.await;
+        service.fleet.given_back().await;
+        prepared?;
         Ok(Self { service: Arc::new(service), authn, _state: state })
     }
 
@@ -306,6 +312,7 @@ impl App {
         let servers = Servers::bind(&wires(config), &self.service, &self.authn).map_err(StartError::Listen)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
         let served = self.serve(servers, config, signals, || ready(api, metrics)).await;
+        self.service.fleet.given_back().await;
         // Threads of the server may hold the service a little longer: the token does not wait for them.
         if let Err(error) = self.service.token.close() {
             tracing::warn!(%error, "the token could not be closed");

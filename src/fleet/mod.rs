@@ -16,6 +16,7 @@ mod stream;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_util::task::TaskTracker;
 
 pub use redis::RedisFleet;
 pub use single::Single;
@@ -23,11 +24,28 @@ pub use stream::RecordStream;
 
 use crate::key::seen::Seen;
 
+/// The longest that a lock is kept by one who is gone: longer than the longest lifecycle operation,
+/// as generating a key may take half a minute.
+pub const LOCK_LIFE: Duration = Duration::from_secs(90);
+
 /// The right to change keys, until dropped or timed out.
 pub struct Guard {
     fence: u64,
     held: Option<Box<dyn Held>>,
     lingers: bool,
+    returns: Returns,
+}
+
+/// Locks on their way back.
+#[derive(Clone, Default)]
+struct Returns(TaskTracker);
+
+impl Returns {
+    /// Waits until none is on its way.
+    async fn done(&self) {
+        self.0.close();
+        self.0.wait().await;
+    }
 }
 
 /// A lock that is held.
@@ -40,8 +58,8 @@ trait Held: Send + Sync {
 const LINGER: Duration = Duration::from_secs(60);
 
 impl Guard {
-    fn new(fence: u64, held: impl Held + 'static) -> Self {
-        Self { fence, held: Some(Box::new(held)), lingers: false }
+    fn new(fence: u64, held: impl Held + 'static, returns: &Returns) -> Self {
+        Self { fence, held: Some(Box::new(held)), lingers: false, returns: returns.clone() }
     }
 
     /// Keeps the lock for a while after the guard is dropped.
@@ -49,8 +67,7 @@ impl Guard {
         self.lingers = true;
     }
 
-    /// Gives the lock back now. Dropping does it in the background, which a process about to end
-    /// does not live to see.
+    /// Gives the lock back now. Dropping does it in the background.
     pub async fn release(mut self) {
         if let Some(held) = self.held.take().filter(|_| !self.lingers) {
             held.release().await;
@@ -69,12 +86,14 @@ impl Drop for Guard {
         let (held, lingers) = (self.held.take(), self.lingers);
         // Without a runtime the process is ending: a lock in Redis then runs out by itself.
         if let (Some(held), Ok(runtime)) = (held, tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move {
-                if lingers {
+            if lingers {
+                runtime.spawn(async move {
                     tokio::time::sleep(LINGER).await;
-                }
-                held.release().await;
-            });
+                    held.release().await;
+                });
+            } else {
+                self.returns.0.spawn_on(held.release(), &runtime);
+            }
         }
     }
 }
@@ -135,6 +154,10 @@ pub enum Error {
 pub trait Fleet: Send + Sync {
     /// Takes the lock without waiting. The fence will be above `last_fence`.
     async fn acquire(&self, last_fence: u64) -> Result<Guard, Error>;
+
+    /// Waits until every lock that was dropped is given back: a process that ends before would keep
+    /// the others waiting for [`LOCK_LIFE`]. One that lingers is not waited for.
+    async fn given_back(&self);
 
     /// Tells the fleet how far this appliance has read.
     async fn report(&self, seen: &Seen, memory: Memory) -> Result<(), Error>;

@@ -6,14 +6,11 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use deadpool_redis::redis::Script;
 
-use super::{Error, Fleet, Guard, Handed, Held, Member, Memory, Received};
+use super::{Error, Fleet, Guard, Handed, Held, LOCK_LIFE, Member, Memory, Received, Returns};
 use crate::{
     key::{SignerId, seen::Seen},
     redis::{Failure, Pool, prefix},
 };
-
-/// Longer than the longest lifecycle operation: generating a key may take half a minute.
-const LIFE_SECONDS: u64 = 90;
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(concat!("#!lua\n", include_str!("acquire.lua"))));
 static RELEASE: LazyLock<Script> =
@@ -41,6 +38,7 @@ pub struct RedisFleet {
     heads: String,
     submissions: String,
     answers: String,
+    returns: Returns,
 }
 
 impl RedisFleet {
@@ -59,6 +57,7 @@ impl RedisFleet {
             heads: key("audit-heads"),
             submissions: key("audit-submissions"),
             answers: key("audit-answers"),
+            returns: Returns::default(),
         }
     }
 
@@ -100,16 +99,26 @@ impl Fleet for RedisFleet {
         getrandom::fill(&mut token).map_err(|error| Error::Unavailable(Box::new(error)))?;
         let token = hex::encode(token);
         let mut call = ACQUIRE.key(&self.lock);
-        call.key(&self.fence).arg(&token).arg(LIFE_SECONDS * 1000).arg(last_fence);
+        call.key(&self.fence).arg(&token).arg(LOCK_LIFE.as_millis()).arg(last_fence);
+        let held = RedisLock { pool: Arc::clone(&self.pool), lock: self.lock.clone(), token };
+        // Dropped when no answer comes: the lock may have been taken all the same.
+        let mut guard = Guard::new(0, held, &self.returns);
         let (outcome, fence): (String, String) = self.pool.run_if_fit(&call).await?;
         if outcome != "acquired" {
+            guard.held = None;
             return Err(Error::Held);
         }
-        let held = RedisLock { pool: Arc::clone(&self.pool), lock: self.lock.clone(), token };
         match fence.parse() {
-            Ok(fence) if fence > last_fence => Ok(Guard::new(fence, held)),
+            Ok(fence) if fence > last_fence => {
+                guard.fence = fence;
+                Ok(guard)
+            }
             Ok(_) | Err(_) => Err(Error::Unavailable(format!("the lock drew no fence above {last_fence}").into())),
         }
+    }
+
+    async fn given_back(&self) {
+        self.returns.done().await;
     }
 
     async fn report(&self, seen: &Seen, memory: Memory) -> Result<(), Error> {
@@ -150,5 +159,47 @@ impl Fleet for RedisFleet {
     async fn members(&self) -> Result<Vec<Member>, Error> {
         let (_, _, _, members) = self.view().await?;
         Ok(members.into_iter().map(|(instance, revocations)| Member { instance, revocations }).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::{Config, test_proxy::Proxy, test_server::RedisServer};
+
+    fn member(url: String) -> RedisFleet {
+        let signer = SignerId::parse("veid-signer-1").unwrap();
+        let timeout = std::time::Duration::from_secs(3);
+        let config = Config { url: Some(url.into()), command_timeout: timeout, ..Config::default() };
+        RedisFleet::new(Arc::new(Pool::new(&config, &signer).unwrap()), &signer, "member")
+    }
+
+    #[tokio::test]
+    async fn it_is_held_by_one_member_and_free_once_it_is_given_back() {
+        let server = RedisServer::start(&[]);
+        let (here, elsewhere) = (member(server.url()), member(server.url()));
+        let guard = here.acquire(4).await.unwrap();
+        assert!(matches!(elsewhere.acquire(4).await, Err(Error::Held)));
+        let fence = guard.fence();
+        drop(guard);
+        here.given_back().await;
+        let mut next = elsewhere.acquire(4).await.unwrap();
+        assert!(next.fence() > fence);
+        next.linger();
+        drop(next);
+        elsewhere.given_back().await;
+        assert!(matches!(here.acquire(4).await, Err(Error::Held)));
+    }
+
+    #[tokio::test]
+    async fn taken_without_a_reply_it_is_given_back() {
+        let server = RedisServer::start(&[]);
+        let network = Proxy::before(server.port, b"acquired").await;
+        let (here, elsewhere) = (member(network.url()), member(server.url()));
+        network.lose(2);
+        assert!(matches!(here.acquire(4).await, Err(Error::Unavailable(_))));
+        assert_eq!(network.left(), 0);
+        here.given_back().await;
+        elsewhere.acquire(4).await.unwrap();
     }
 }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Error, Fleet, Guard, Handed, Held, Member, Memory, Received};
+use super::{Error, Fleet, Guard, Handed, Held, Member, Memory, Received, Returns};
 use crate::key::seen::Seen;
 
 /// Serialises lifecycle operations of this process.
 #[derive(Default)]
-pub struct Single(Arc<Mutex<()>>);
+pub struct Single {
+    lock: Arc<Mutex<()>>,
+    returns: Returns,
+}
 
 #[async_trait]
 impl Held for OwnedMutexGuard<()> {
@@ -20,8 +23,12 @@ impl Held for OwnedMutexGuard<()> {
 #[async_trait]
 impl Fleet for Single {
     async fn acquire(&self, last_fence: u64) -> Result<Guard, Error> {
-        let held = Arc::clone(&self.0).try_lock_owned().map_err(|_| Error::Held)?;
-        Ok(Guard::new(last_fence + 1, held))
+        let held = Arc::clone(&self.lock).try_lock_owned().map_err(|_| Error::Held)?;
+        Ok(Guard::new(last_fence + 1, held, &self.returns))
+    }
+
+    async fn given_back(&self) {
+        self.returns.done().await;
     }
 
     async fn report(&self, _seen: &Seen, _memory: Memory) -> Result<(), Error> {

@@ -12,6 +12,8 @@ mod pool;
 mod sentinel;
 mod server;
 #[cfg(test)]
+pub(crate) mod test_proxy;
+#[cfg(test)]
 pub(crate) mod test_server;
 
 use std::{sync::LazyLock, time::Duration};

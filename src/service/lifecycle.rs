@@ -14,7 +14,7 @@ use der::asn1::OctetString;
 use crate::{
     attestation::InvalidField,
     audit::{self, Event as AuditEvent, EventType, Severity},
-    fleet::Guard,
+    fleet::{self, Guard},
     key::{
         Algorithm, Event, KeyEntry, KeyId, KeyState, Rotation, RotationStatus, Standing,
         intent::GenerationIntent,
@@ -365,9 +365,9 @@ impl Service {
     }
 
     /// Takes the fleet lock, waiting for whoever has it: at a first start that is an appliance
-    /// which makes the very key that is wanted.
+    /// which makes the very key that is wanted, or one that died over it.
     pub(super) async fn wait_to_change(&self) -> Result<Change, Error> {
-        const PATIENCE: Duration = Duration::from_secs(60);
+        const PATIENCE: Duration = fleet::LOCK_LIFE.saturating_add(Duration::from_secs(10));
         const PAUSE: Duration = Duration::from_millis(50);
         let begun = Instant::now();
         loop {

@@ -14,7 +14,6 @@ mod charges;
 mod cluster;
 mod load;
 mod outages;
-mod proxy;
 mod sentinel;
 mod single_use;
 mod tls;

@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use super::*;
 use super::{
-    proxy::Proxy,
     server::{RedisServer, until},
+    *,
 };
+use crate::redis::test_proxy::Proxy;
 
 fn repeats_the_answer(result: &Result<Spend, Error>) -> bool {
     matches!(result, Ok(Spend::Repeated(repeated)) if **repeated == answer())
