@@ -68,9 +68,8 @@ fn open(directory: &Path) -> (Opened, Arc<Metrics>) {
     }
 }
 
-/// A record like those of attestations: one key in a hundred, a thousand addresses, ten records a second.
-fn event(number: u64) -> Event {
-    let client = Client {
+fn client(number: u64) -> Client {
+    Client {
         identity: ClientIdentity::from(format!("producer-{}", number % 50).as_str()),
         request_id: format!("0199f0a2-0000-7000-8000-{number:012}"),
         trace_id: None,
@@ -79,7 +78,18 @@ fn event(number: u64) -> Event {
         user_agent: Some("producer/1.2".into()),
         method: "POST".into(),
         endpoint: "/api/v1/attestations".into(),
-    };
+    }
+}
+
+/// What is noted before each of them.
+fn nonce_used(number: u64) -> Event {
+    Event::of_client(EventType::NonceUsed, "spend", "email_verification", &client(number), Clock::system().now())
+        .detail("nonce_sha256", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+}
+
+/// A record like those of attestations: one key in a hundred, a thousand addresses, ten records a second.
+fn event(number: u64) -> Event {
+    let client = client(number);
     let at = Timestamp::from_unix_seconds(1_700_000_000 + i64::try_from(number / 10).unwrap()).unwrap();
     let kind = match number % 1000 {
         0 => EventType::KeyAccessed,
@@ -120,7 +130,8 @@ fn resident() -> String {
     line.trim_start_matches("VmRSS:").trim().to_owned()
 }
 
-async fn write(audit: &Audit, from: u64, count: u64, tasks: usize) {
+/// Writes what attestations write; `noted`: with the use of the nonce.
+async fn write(audit: &Audit, from: u64, count: u64, tasks: usize, noted: bool) {
     let next = Arc::new(AtomicU64::new(from));
     let writers: Vec<_> = (0..tasks)
         .map(|_| {
@@ -130,6 +141,9 @@ async fn write(audit: &Audit, from: u64, count: u64, tasks: usize) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= from + count {
                         return;
+                    }
+                    if noted {
+                        audit.note(&nonce_used(number)).unwrap();
                     }
                     audit.record_signature(event(number), [7; 32]).await.unwrap();
                 }
@@ -155,25 +169,29 @@ fn show(what: &str, figure: impl std::fmt::Display) {
 
 async fn cost(directory: &Path) {
     const RECORDS: u64 = 200_000;
-    for tasks in [1, 16, 64, 512] {
+    for (tasks, noted) in [(1, true), (16, true), (64, true), (512, true), (512, false)] {
         let (opened, metrics) = open(directory);
         let count = if tasks == 1 { 5_000 } else { RECORDS };
         let (begun, before, indexed) = (Instant::now(), cpu(None), cpu(Some("trail-index")));
         let syncs = metrics.audit_flush_latency.get_sample_count();
-        write(&opened.audit, 0, count, tasks).await;
+        write(&opened.audit, 0, count, tasks, noted).await;
+        until_indexed(&opened.index, opened.audit.size()).await;
         let (elapsed, all) = (begun.elapsed(), cpu(None).saturating_sub(before));
         let index = cpu(Some("trail-index")).saturating_sub(indexed);
         let syncs = metrics.audit_flush_latency.get_sample_count() - syncs;
         let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
         show(
-            &format!("{tasks} at once: records a second"),
+            &format!(
+                "{tasks} at once, {} each: attestations a second",
+                if noted { "two records" } else { "one record" }
+            ),
             format!("{:.0}, {:.1} a sync", count as f64 / elapsed.as_secs_f64(), count as f64 / syncs as f64),
         );
         show(
-            "  CPU a record: making, encoding, hashing, writing",
+            "  CPU an attestation: making, encoding, hashing, writing",
             format!("{:.1} µs", each(all.saturating_sub(index))),
         );
-        show("  CPU a record beside it: the index", format!("{:.1} µs", each(index)));
+        show("  CPU an attestation beside it: the index", format!("{:.1} µs", each(index)));
     }
 }
 
@@ -250,7 +268,7 @@ async fn many(directory: &Path) {
     let records = records();
     let (opened, _) = open(directory);
     let begun = Instant::now();
-    write(&opened.audit, 0, records, 512).await;
+    write(&opened.audit, 0, records, 512, false).await;
     show(
         &format!("{records} records written"),
         format!("{:.1} s, resident {}", begun.elapsed().as_secs_f64(), resident()),

@@ -1,9 +1,15 @@
-//! The index of records, in SQLite: where each record stands, and what filters ask for. Texts that
-//! repeat little are kept as hashes; whatever is found is compared with the record itself.
+//! The index of records, in SQLite: where each record stands, and which texts a block of records holds.
+//! Rows of a block lie together, so that writing touches the end of the file only. Texts are kept as
+//! hashes; whatever is found is compared with the record itself.
 
-use std::{collections::HashMap, path::Path, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
+use roaring::RoaringBitmap;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -12,13 +18,14 @@ use crate::{
 };
 
 /// Another number when the tables change: the index is then made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
-/// Records in a block, of which first and last time are kept.
-const BLOCK: u64 = 4096;
+/// Records in a block. A search looks into each block of its time: fewer blocks make it faster, and
+/// the rows of the open block, which are written again as it fills, longer. Tests have many borders.
+const BLOCK: u64 = if cfg!(test) { 16 } else { 4096 };
 
 /// Longest time that one search may take.
-const PATIENCE_MS: u128 = 3000;
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where a record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +48,10 @@ pub struct Query {
 }
 
 fn tables() -> String {
-    let columns = Field::ALL.map(|field| format!("{} INTEGER", field.column())).join(", ");
-    let indices = Field::ALL.map(|field| format!("CREATE INDEX by_{0} ON records({0});", field.column())).join("\n");
     format!(
-        "CREATE TABLE records(sequence INTEGER PRIMARY KEY, begins_after INTEGER, offset INTEGER, length INTEGER, time INTEGER, {columns});
-         {indices}
+        "CREATE TABLE records(sequence INTEGER PRIMARY KEY, begins_after INTEGER, offset INTEGER, length INTEGER, time INTEGER);
          CREATE TABLE blocks(block INTEGER PRIMARY KEY, first INTEGER, last INTEGER);
+         CREATE TABLE holdings(block INTEGER, field INTEGER, text INTEGER, records BLOB, PRIMARY KEY(block, field, text)) WITHOUT ROWID;
          PRAGMA user_version = {VERSION};"
     )
 }
@@ -58,76 +63,135 @@ pub fn reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// A text that records hold, by its field and its hash.
+type Held = (Field, i64);
+
 /// The side that writes.
-pub struct Writer(Connection);
+pub struct Writer {
+    connection: Connection,
+    open: OpenBlock,
+}
+
+/// The block that is being filled: which of its records hold what.
+#[derive(Default)]
+struct OpenBlock {
+    block: u64,
+    holdings: HashMap<Held, RoaringBitmap>,
+    changed: HashSet<Held>,
+}
+
+impl OpenBlock {
+    fn load(connection: &Connection, block: u64) -> rusqlite::Result<Self> {
+        let sql = "SELECT field, text, records FROM holdings WHERE block = ?1";
+        let mut statement = connection.prepare_cached(sql)?;
+        let rows = statement.query_map([signed(block)], |row| {
+            let field: u8 = row.get(0)?;
+            let field = *Field::ALL.get(usize::from(field)).ok_or(rusqlite::Error::InvalidQuery)?;
+            Ok(((field, row.get(1)?), bitmap(row, 2)?))
+        })?;
+        Ok(Self { block, holdings: rows.collect::<Result<_, _>>()?, changed: HashSet::new() })
+    }
+
+    fn add(&mut self, facts: &Facts) {
+        let place = within_block(facts.sequence);
+        for field in Field::ALL {
+            if let Some(text) = field.of(facts) {
+                let held = (field, hash(text));
+                self.holdings.entry(held).or_default().insert(place);
+                self.changed.insert(held);
+            }
+        }
+    }
+
+    fn save(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO holdings VALUES(?1, ?2, ?3, ?4)")?;
+        // In the order in which they lie.
+        let mut changed: Vec<_> = self.changed.drain().collect();
+        changed.sort_unstable_by_key(|(field, text)| (*field as u8, *text));
+        let mut bytes = Vec::new();
+        for held in changed {
+            bytes.clear();
+            self.holdings[&held].serialize_into(&mut bytes).expect("memory takes what is written");
+            insert.execute(params![signed(self.block), held.0 as u8, held.1, bytes])?;
+        }
+        Ok(())
+    }
+}
+
+/// Which place of its block a record has.
+fn within_block(sequence: u64) -> u32 {
+    u32::try_from(sequence % BLOCK).expect("a block is small")
+}
+
+fn bitmap(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<RoaringBitmap> {
+    let bytes = row.get_ref(column)?.as_blob()?;
+    RoaringBitmap::deserialize_from(bytes).map_err(|_| rusqlite::Error::InvalidQuery)
+}
 
 impl Writer {
     /// Opens the database; `None` when it is not one of this version, or damaged.
     pub fn open(path: &Path) -> rusqlite::Result<Option<Self>> {
         let connection = Connection::open(path)?;
         connection.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -64000; PRAGMA wal_autocheckpoint = 4000;",
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16000; PRAGMA wal_autocheckpoint = 4000;",
         )?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match version {
-            VERSION => Ok(Some(Self(connection))),
-            0 => {
-                connection.execute_batch(&tables())?;
-                Ok(Some(Self(connection)))
-            }
-            _ => Ok(None),
+            VERSION => {}
+            0 => connection.execute_batch(&tables())?,
+            _ => return Ok(None),
         }
+        Ok(Some(Self { connection, open: OpenBlock::default() }))
     }
 
     /// The last record in the index, where its segment begins, and where it ends there.
     pub fn last(&self) -> rusqlite::Result<Option<Place>> {
         let sql = "SELECT sequence, begins_after, offset, length FROM records ORDER BY sequence DESC LIMIT 1";
-        self.0.query_row(sql, [], place).optional()
+        self.connection.query_row(sql, [], place).optional()
     }
 
     /// Forgets records that are not there any more.
     pub fn forget(&self, until: u64) -> rusqlite::Result<()> {
-        self.0.execute("DELETE FROM records WHERE sequence <= ?1", [signed(until)])?;
-        self.0.execute("DELETE FROM blocks WHERE block < ?1", [signed(until / BLOCK)])?;
+        self.connection.execute("DELETE FROM records WHERE sequence <= ?1", [signed(until)])?;
+        for table in ["blocks", "holdings"] {
+            self.connection.execute(&format!("DELETE FROM {table} WHERE block < ?1"), [signed(until / BLOCK)])?;
+        }
         Ok(())
     }
 
-    /// Adds records in one transaction.
+    /// Adds records in one transaction. After a failure this writer is of no use any more.
     pub fn add(&mut self, records: &[(Place, Facts)]) -> rusqlite::Result<()> {
-        let transaction = self.0.transaction()?;
-        {
-            let mut insert = transaction
-                .prepare("INSERT OR REPLACE INTO records VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?;
-            let mut blocks: HashMap<u64, (i64, i64)> = HashMap::new();
-            for (place, facts) in records {
-                let time = facts.timestamp.unix_milliseconds();
-                let block = blocks.entry(place.sequence / BLOCK).or_insert((time, time));
-                *block = (block.0.min(time), block.1.max(time));
-                let hash = |field: Field| field.of(facts).map(|text| hash(field, text));
-                insert.execute(params![
-                    signed(place.sequence),
-                    signed(place.begins_after),
-                    signed(place.offset),
-                    signed(place.length),
-                    time,
-                    hash(Field::Type),
-                    hash(Field::Actor),
-                    hash(Field::Resource),
-                    hash(Field::Key),
-                    hash(Field::Ip),
-                    hash(Field::Outcome),
-                    hash(Field::Severity),
-                ])?;
+        let transaction = self.connection.transaction()?;
+        for records in records.chunk_by(|(a, _), (b, _)| a.sequence / BLOCK == b.sequence / BLOCK) {
+            let Some((first, _)) = records.first() else { continue };
+            let block = first.sequence / BLOCK;
+            if self.open.block != block || self.open.holdings.is_empty() {
+                self.open = OpenBlock::load(&transaction, block)?;
             }
-            let mut widen = transaction.prepare(
-                "INSERT INTO blocks VALUES(?1, ?2, ?3) ON CONFLICT(block) DO UPDATE SET first = min(first, ?2), last = max(last, ?3)",
-            )?;
-            for (block, (first, last)) in blocks {
-                widen.execute(params![signed(block), first, last])?;
+            add_places(&transaction, block, records)?;
+            for (_, facts) in records {
+                self.open.add(facts);
             }
+            self.open.save(&transaction)?;
         }
         transaction.commit()
     }
+}
+
+/// Adds records of one block.
+fn add_places(connection: &Connection, block: u64, records: &[(Place, Facts)]) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO records VALUES(?1, ?2, ?3, ?4, ?5)")?;
+    let (mut first, mut last) = (i64::MAX, i64::MIN);
+    for (place, facts) in records {
+        let time = facts.timestamp.unix_milliseconds();
+        (first, last) = (first.min(time), last.max(time));
+        let place = [place.sequence, place.begins_after, place.offset, place.length].map(signed);
+        insert.execute(params![place[0], place[1], place[2], place[3], time])?;
+    }
+    let mut widen = connection.prepare_cached(
+        "INSERT INTO blocks VALUES(?1, ?2, ?3) ON CONFLICT(block) DO UPDATE SET first = min(first, ?2), last = max(last, ?3)",
+    )?;
+    widen.execute([signed(block), first, last]).map(|_| ())
 }
 
 fn signed(number: u64) -> i64 {
@@ -147,83 +211,106 @@ fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
     })
 }
 
-/// A number for a text. Words of which there are few get a short one, which takes little room.
-fn hash(field: Field, text: &str) -> i64 {
+/// A number for a text.
+fn hash(text: &str) -> i64 {
     let digest = Sha256::digest(text);
-    let bytes: [u8; 8] = digest[..8].try_into().expect("eight of 32 bytes");
-    let number = i64::from_be_bytes(bytes);
-    match field {
-        Field::Type | Field::Outcome | Field::Severity => number & 0x7fff,
-        Field::Actor | Field::Resource | Field::Key | Field::Ip => number,
-    }
+    i64::from_be_bytes(digest[..8].try_into().expect("eight of 32 bytes"))
 }
 
 /// Places of records that may fit, in order.
-pub fn search(connection: &mut Connection, query: &Query, retired: u64) -> rusqlite::Result<Vec<Place>> {
-    let begun = Instant::now();
-    connection.progress_handler(10_000, Some(move || begun.elapsed().as_millis() > PATIENCE_MS))?;
-    let Some((mut first, mut last)) = window(connection, &query.filter)? else { return Ok(Vec::new()) };
-    first = first.max(signed(retired) + 1);
-    match query.cursor {
-        Some(cursor) if query.newest_first => last = last.min(signed(cursor) - 1),
-        Some(cursor) => first = first.max(signed(cursor) + 1),
-        None => {}
-    }
-    let conditions: Vec<_> = query.filter.texts().into_iter().map(|(field, text)| (field, hash(field, text))).collect();
-    let by = rarest(connection, &conditions, first, last)?;
-    let index = by.map_or_else(|| "NOT INDEXED".into(), |field| format!("INDEXED BY by_{}", field.column()));
-    let mut wanted = vec!["sequence BETWEEN ? AND ?".to_owned()];
-    let mut values = vec![Value::from(first), Value::from(last)];
-    for (field, number) in conditions {
-        wanted.push(format!("{} = ?", field.column()));
-        values.push(number.into());
-    }
-    let bounds = [(">=", query.filter.since), ("<=", query.filter.until)];
-    for (comparison, time) in bounds.into_iter().filter_map(|(comparison, time)| Some((comparison, time?))) {
-        wanted.push(format!("time {comparison} ?"));
-        values.push(time.unix_milliseconds().into());
-    }
-    let sql = format!(
-        "SELECT sequence, begins_after, offset, length FROM records {index} WHERE {} ORDER BY sequence {} LIMIT {}",
-        wanted.join(" AND "),
-        if query.newest_first { "DESC" } else { "ASC" },
-        query.limit
-    );
-    let mut statement = connection.prepare(&sql)?;
-    statement.query_map(params_from_iter(values), place)?.collect()
+pub fn search(connection: &Connection, query: &Query, retired: u64) -> rusqlite::Result<Vec<Place>> {
+    Search::new(connection, query, retired)?.run()
 }
 
-/// First and last sequence that the times allow, by blocks.
-fn window(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<(i64, i64)>> {
-    let since = filter.since.map_or(i64::MIN, Timestamp::unix_milliseconds);
-    let until = filter.until.map_or(i64::MAX, Timestamp::unix_milliseconds);
-    let sql = "SELECT min(block), max(block) FROM blocks WHERE last >= ?1 AND first <= ?2";
-    let (first, last): (Option<i64>, Option<i64>) =
-        connection.query_row(sql, [since, until], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let block = signed(BLOCK);
-    Ok(first.zip(last).map(|(first, last)| (first * block, last * block + block - 1)))
+/// One search under way.
+struct Search<'a> {
+    connection: &'a Connection,
+    query: &'a Query,
+    /// Times that are wanted.
+    since: i64,
+    until: i64,
+    /// Sequences that are wanted.
+    first: u64,
+    last: u64,
+    wanted: Vec<Held>,
+    holding: CachedStatement<'a>,
+    found: Vec<Place>,
 }
 
-/// The condition that the fewest records fulfil, as far as a short look tells.
-fn rarest(
-    connection: &Connection,
-    conditions: &[(Field, i64)],
-    first: i64,
-    last: i64,
-) -> rusqlite::Result<Option<Field>> {
-    if let [(only, _)] = conditions {
-        return Ok(Some(*only));
+impl<'a> Search<'a> {
+    fn new(connection: &'a Connection, query: &'a Query, retired: u64) -> rusqlite::Result<Self> {
+        let (after, before) = match query.cursor {
+            Some(cursor) if query.newest_first => (0, cursor),
+            Some(cursor) => (cursor, u64::MAX),
+            None => (0, u64::MAX),
+        };
+        Ok(Self {
+            connection,
+            query,
+            since: query.filter.since.map_or(i64::MIN, Timestamp::unix_milliseconds),
+            until: query.filter.until.map_or(i64::MAX, Timestamp::unix_milliseconds),
+            first: retired.max(after) + 1,
+            last: before - 1,
+            wanted: query.filter.texts().into_iter().map(|(field, text)| (field, hash(text))).collect(),
+            holding: connection
+                .prepare_cached("SELECT records FROM holdings WHERE block = ?1 AND field = ?2 AND text = ?3")?,
+            found: Vec::new(),
+        })
     }
-    let mut best: Option<(i64, Field)> = None;
-    for (field, number) in conditions {
-        let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM records INDEXED BY by_{0} WHERE {0} = ? AND sequence BETWEEN ? AND ? LIMIT 2000)",
-            field.column()
-        );
-        let count: i64 = connection.query_row(&sql, [*number, first, last], |row| row.get(0))?;
-        if best.is_none_or(|(least, _)| count < least) {
-            best = Some((count, *field));
+
+    fn run(mut self) -> rusqlite::Result<Vec<Place>> {
+        let (begun, order) = (Instant::now(), if self.query.newest_first { "DESC" } else { "ASC" });
+        let mut blocks = self.connection.prepare_cached(&format!(
+            "SELECT block, first, last FROM blocks WHERE block BETWEEN ?1 AND ?2 AND last >= ?3 AND first <= ?4 ORDER BY block {order}"
+        ))?;
+        let window = [signed(self.first / BLOCK), signed(self.last / BLOCK), self.since, self.until];
+        let mut rows = blocks.query(window)?;
+        while let Some(row) = rows.next()? {
+            let within = row.get::<_, i64>(1)? >= self.since && row.get::<_, i64>(2)? <= self.until;
+            self.look_into(unsigned(row, 0)?, within)?;
+            if self.found.len() >= self.query.limit {
+                self.found.truncate(self.query.limit);
+                break;
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT),
+                    None,
+                ));
+            }
         }
+        Ok(self.found)
     }
-    Ok(best.map(|(_, field)| field))
+
+    /// Adds the records of a block that hold all that is wanted. `within`: all of its times are wanted.
+    fn look_into(&mut self, block: u64, within: bool) -> rusqlite::Result<()> {
+        let Some(mut places) = self.holders(block)? else { return Ok(()) };
+        let bound = |sequence: u64| u32::try_from(sequence.saturating_sub(block * BLOCK).min(BLOCK)).expect("small");
+        places.remove_range(..bound(self.first));
+        places.remove_range(bound(self.last.saturating_add(1))..);
+        let sequences = places.into_iter().map(|place| block * BLOCK + u64::from(place));
+        let sequences: Vec<_> = if self.query.newest_first { sequences.rev().collect() } else { sequences.collect() };
+        let mut one = self.connection.prepare_cached(
+            "SELECT sequence, begins_after, offset, length FROM records WHERE sequence = ?1 AND time BETWEEN ?2 AND ?3",
+        )?;
+        for sequence in sequences {
+            if self.found.len() >= self.query.limit {
+                break;
+            }
+            let (since, until) = if within { (i64::MIN, i64::MAX) } else { (self.since, self.until) };
+            self.found.extend(one.query_row([signed(sequence), since, until], place).optional()?);
+        }
+        Ok(())
+    }
+
+    /// Which records of a block hold all that is wanted.
+    fn holders(&mut self, block: u64) -> rusqlite::Result<Option<RoaringBitmap>> {
+        let mut all = RoaringBitmap::from_iter(0..u32::try_from(BLOCK).expect("small"));
+        for (field, text) in &self.wanted {
+            let held = params![signed(block), *field as u8, text];
+            let Some(holders) = self.holding.query_row(held, |row| bitmap(row, 0)).optional()? else { return Ok(None) };
+            all &= holders;
+        }
+        Ok(Some(all))
+    }
 }

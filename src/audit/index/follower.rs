@@ -27,8 +27,8 @@ const BATCH: usize = 10_000;
 /// How often it looks without being woken.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long it lets records gather: one transaction for many costs little.
-const GATHER: Duration = Duration::from_millis(15);
+/// How long it lets records gather when nobody asks for them: one transaction for many costs little.
+const GATHER: Duration = Duration::from_millis(200);
 
 /// How often a long making of the index says how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -77,8 +77,8 @@ impl Follower {
         Self { directory: directory.to_owned(), condition, progress, found, base, forgotten: 0, at: None }
     }
 
-    /// Follows until the writer is gone.
-    pub fn run(mut self, wake: &Receiver<()>) {
+    /// Follows until the writer is gone. `asked`: somebody waits for the newest records.
+    pub fn run(mut self, wake: &Receiver<()>, asked: &Receiver<()>) {
         let mut healthy = true;
         loop {
             // On a full disk what is left belongs to the records.
@@ -98,7 +98,10 @@ impl Follower {
                 std::thread::sleep(LOOK_EVERY);
             }
             match wake.recv_timeout(LOOK_EVERY) {
-                Ok(()) => std::thread::sleep(GATHER),
+                Ok(()) => {
+                    // Whether somebody asks or the time is over: it goes on.
+                    let _ = asked.recv_timeout(GATHER);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }

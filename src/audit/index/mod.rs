@@ -98,6 +98,7 @@ struct Inner {
     condition: Arc<Condition>,
     progress: Arc<Progress>,
     readers: Mutex<Vec<Connection>>,
+    ask: crossbeam_channel::Sender<()>,
 }
 
 impl Index {
@@ -112,10 +113,11 @@ impl Index {
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
         progress.retired.store(base.size(), Ordering::Release);
+        let (ask, asked) = crossbeam_channel::bounded(1);
         let follower = Follower::new(directory, Arc::clone(&condition), Arc::clone(&progress), position, base);
-        thread::Builder::new().name("trail-index".into()).spawn(move || follower.run(&wake))?;
+        thread::Builder::new().name("trail-index".into()).spawn(move || follower.run(&wake, &asked))?;
         let directory = directory.to_owned();
-        Ok(Self(Arc::new(Inner { directory, condition, progress, readers: Mutex::new(Vec::new()) })))
+        Ok(Self(Arc::new(Inner { directory, condition, progress, readers: Mutex::new(Vec::new()), ask })))
     }
 
     /// How many records are indexed.
@@ -148,6 +150,8 @@ impl Index {
                 if self.indexed() >= records {
                     return;
                 }
+                // Full: somebody has asked already.
+                let _ = self.0.ask.try_send(());
                 moved.await;
             }
         };
@@ -166,11 +170,11 @@ impl Index {
 
     fn search_once(&self, query: &Query) -> Result<Page, IndexError> {
         let pooled = self.0.readers.lock().pop();
-        let mut connection = match pooled {
+        let connection = match pooled {
             Some(connection) => connection,
             None => database::reader(&self.0.directory.join(DATABASE))?,
         };
-        let places = database::search(&mut connection, query, self.0.progress.retired.load(Ordering::Acquire))?;
+        let places = database::search(&connection, query, self.0.progress.retired.load(Ordering::Acquire))?;
         self.0.readers.lock().push(connection);
         let next = places.last().filter(|_| places.len() == query.limit).map(|place| place.sequence);
         let mut records = Vec::with_capacity(places.len());
