@@ -23,6 +23,7 @@ pub mod opaque;
 pub mod openapi;
 pub mod problem;
 mod proxy;
+mod pulse;
 mod request;
 pub mod rotations;
 pub mod server;
@@ -36,6 +37,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use pulse::Pulse;
 pub use server::{Reloader, Servers, Wires};
 pub use tls::TlsConfig;
 
