@@ -1,0 +1,4 @@
+//! What makes the program an appliance: units, alerts, the dashboard, the package, the runbook.
+
+mod notify;
+mod units;
