@@ -204,6 +204,10 @@ async fn take_checkpoints(service: Arc<Service>) {
 /// Reads certificates and callers' keys again when their files change, and all of them on SIGHUP.
 async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
     loop {
+        for (of, at) in reloader.expiries() {
+            #[expect(clippy::cast_precision_loss, reason = "seconds of Unix time are far below 2^52")]
+            service.metrics.tls_expiry.with_label_values(&[of]).set(at as f64);
+        }
         let forced = tokio::select! {
             () = tokio::time::sleep(FILES_INTERVAL) => false,
             signal = hang_up.recv() => signal.is_some(),

@@ -12,6 +12,7 @@ pub mod blocks;
 pub mod body;
 mod changes;
 mod connections;
+mod expiry;
 pub mod exposition;
 pub mod health;
 pub mod index;
@@ -37,6 +38,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use expiry::Expiry;
 pub use pulse::Pulse;
 pub use server::{Reloader, Servers, Wires};
 pub use tls::TlsConfig;

@@ -23,6 +23,7 @@ use super::{
     authn::gated,
     blocks, body,
     connections::{self, Doorman},
+    expiry::Expiry,
     exposition, health, index, jwks, keys, lifecycle, nonces, opaque, openapi, problem, request, rotations, signer,
     tls::Tls,
     unix_socket,
@@ -63,6 +64,12 @@ impl Reloader {
     pub fn refresh(&self, forced: bool) -> Vec<Result<String, String>> {
         let tls = self.tls.as_ref().and_then(|tls| tls.refresh(forced));
         tls.into_iter().chain(self.authn.refresh(forced)).collect()
+    }
+
+    /// When the files of `[tls]` that are in use end.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<Expiry> {
+        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.expiries())
     }
 }
 
