@@ -2,5 +2,7 @@
 
 mod monitoring;
 mod notify;
+mod package;
 mod runbook;
+mod setup;
 mod units;

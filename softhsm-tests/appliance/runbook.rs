@@ -6,7 +6,7 @@ use std::fs;
 use crate::support::{signer::Signer, tool};
 
 /// What only a machine with the package has.
-const OF_THE_MACHINE: [&str; 5] = ["systemctl ", "journalctl ", "systemd-run ", "/run/signer-pin", "/var/tmp/audit-"];
+const OF_THE_MACHINE: [&str; 4] = ["systemctl ", "journalctl ", "systemd-run ", "/var/tmp/audit-"];
 
 /// The commands of every `sh` block; one that goes on in the next line is one.
 fn commands(markdown: &str) -> Vec<String> {
