@@ -1,5 +1,5 @@
 # Two commands to try it: make demo, make test.
-.PHONY: demo test test-long bench bench-trail lint
+.PHONY: demo test test-long test-appliance bench bench-trail lint deb
 
 demo:
 	@softhsm-tests/install-tools.sh demo
@@ -29,3 +29,16 @@ bench-trail:
 lint:
 	@cargo fmt --check
 	@cargo clippy --locked --all-targets -- --deny warnings
+
+# The Debian package, in target/debian. Times inside it are those of the last commit, so that the same
+# sources give the same package.
+CARGO_DEB = 3.8.0
+deb:
+	@cargo deb --version 2>/dev/null | grep -qxF $(CARGO_DEB) || cargo install --locked --quiet cargo-deb@$(CARGO_DEB)
+	@cargo run --locked --quiet --example documents -- target/documents
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 1) cargo deb --locked $(DEB_FLAGS)
+
+# The package in a fresh Debian with a systemd of its own: installed, set up, crashed, upgraded, purged. As root.
+test-appliance: deb
+	@softhsm-tests/install-tools.sh appliance
+	@softhsm-tests/appliance/machine.sh

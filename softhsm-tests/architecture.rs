@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str], Siblings)] = &[
     ("adapters", &["token", "ledger_file", "nonce", "limits", "fleet", "audit", "authn"], Siblings::Forbidden),
     (
         "foundation",
-        &["redis", "durable", "secret", "metrics", "telemetry", "duration", "network", "exit_code"],
+        &["redis", "durable", "secret", "metrics", "telemetry", "duration", "network", "systemd", "exit_code"],
         Siblings::Allowed,
     ),
     (
@@ -118,7 +118,7 @@ fn libraries_stay_in_their_rooms() {
         ("actix_web", &["http", "cli"]),
         ("deadpool_redis", &["redis", "nonce", "limits", "fleet"]),
         ("x509_cert", &["token", "http"]),
-        ("sd_notify", &["supervisor"]),
+        ("sd_notify", &["systemd"]),
         ("jsonwebtoken", &["authn"]),
         ("ureq", &["authn"]),
     ] {

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the demo or the tests need, when they are missing.
+# Installs the Debian packages that the demo, the tests or the test of the package need, when they are missing.
 # As root through apt; otherwise it prints the command and stops.
 set -euo pipefail
 
 demo=(softhsm2 opensc openssl curl jq ca-certificates)
-tests=("${demo[@]}" redis-server redis-sentinel redis-tools procps strace gcc libc6-dev)
-case "${1:?demo or tests}" in
+tests=("${demo[@]}" redis-server redis-sentinel redis-tools procps strace gcc libc6-dev systemd prometheus)
+appliance=(mmdebstrap systemd-container lintian)
+case "${1:?demo, tests or appliance}" in
   demo) wanted=("${demo[@]}") ;;
+  appliance) wanted=("${appliance[@]}") ;;
   tests) wanted=("${tests[@]}") ;;
-  *) echo "usage: $0 demo|tests" >&2; exit 64 ;;
+  *) echo "usage: $0 demo|tests|appliance" >&2; exit 64 ;;
 esac
 
 # schemathesis, from PyPI, in a virtual environment of this directory.
@@ -30,7 +32,7 @@ schemathesis() {
   "$venv/bin/pip" install --quiet 'schemathesis==4.32.5'
 }
 if [ ${#missing[@]} -eq 0 ]; then
-  [ "$1" = demo ] || schemathesis
+  [ "$1" != tests ] || schemathesis
   exit 0
 fi
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod appliance;
 mod architecture;
 mod audit;
 mod bad_input;

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     attestation::AttestationType,
-    audit::{self, Audit, Event, EventType, Source, checkpoint::Checkpoint, witness::Memory},
+    audit::{self, Audit, Event, EventType, Severity, Source, checkpoint::Checkpoint, witness::Memory},
     authn::{self, Authn},
     clock::Clock,
     config::{Config, LedgerConfig},
@@ -516,6 +516,12 @@ fn publish_zeros(metrics: &Metrics) {
         for status in ["success", "failure"] {
             metrics.sign_requests.with_label_values(&[kind.as_str(), status]);
         }
+    }
+    for severity in [Severity::Warning, Severity::Critical] {
+        metrics.audit_events.with_label_values(&[EventType::SecurityAlert.as_str(), severity.as_str()]);
+    }
+    for receiver in ["journald", "redis"] {
+        metrics.audit_copies_dropped.with_label_values(&[receiver]);
     }
     for operation in Operation::ALL {
         metrics.break_glass.with_label_values(&[operation.as_str()]);

@@ -24,7 +24,7 @@
 //! | delivery | [`http`] | actix-web |
 //! | use cases | [`service`] | the rules of the product |
 //! | adapters | [`token`], [`ledger_file`], [`nonce`], [`limits`], [`fleet`], [`audit`], [`authn`] | PKCS#11; files; credentials |
-//! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`network`], [`exit_code`] | Redis, the operating system |
+//! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`network`], [`systemd`], [`exit_code`] | Redis, the operating system |
 //! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`quota`], [`clock`], [`timestamp`], [`schema`] | nothing: no I/O |
 //!
 //! Adapters do not import each other: what one needs of another is a trait in [`evidence`] or
@@ -57,6 +57,7 @@ pub mod schema;
 pub mod secret;
 pub mod service;
 pub mod supervisor;
+pub mod systemd;
 pub mod telemetry;
 pub mod timestamp;
 pub mod token;

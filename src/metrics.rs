@@ -1,8 +1,10 @@
 //! The metrics of the service, under the names that the runbook and its alerts grep for.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder, process_collector::ProcessCollector,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, process_collector::ProcessCollector,
 };
 
 const NAMESPACE: &str = "virtengine_verification";
@@ -16,6 +18,8 @@ pub struct Metrics {
     registry: Registry,
     pub active_keys: IntGauge,
     pub key_age_seconds: Gauge,
+    pub key_expiry: Gauge,
+    pub rotation_overlap_end: Gauge,
     pub signer_errors: IntCounterVec,
     pub sign_latency: HistogramVec,
     pub sign_requests: IntCounterVec,
@@ -24,6 +28,7 @@ pub struct Metrics {
     pub nonce_used: IntCounter,
     pub nonce_rejected: IntCounterVec,
     pub nonce_expired: IntCounter,
+    pub nonce_replays: IntCounter,
     pub nonce_store_size: IntGauge,
     pub nonce_store_fill: GaugeVec,
     pub nonce_store_clock_ahead: Gauge,
@@ -36,8 +41,10 @@ pub struct Metrics {
     pub audit_flush_latency: Histogram,
     pub audit_free_bytes: Gauge,
     pub audit_checkpoint_size: IntGauge,
+    pub audit_checkpoint_age: Gauge,
     pub audit_copies_dropped: IntCounterVec,
     pub service_health: GaugeVec,
+    pub tls_expiry: GaugeVec,
     pub access_denied: IntCounter,
     pub approvals: IntCounterVec,
     pub break_glass: IntCounterVec,
@@ -48,11 +55,20 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let make = Maker(&registry);
+        make.build_info()?;
         // The collector of the process itself (CPU, memory, descriptors) has fixed names.
         registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
             active_keys: make.int_gauge("signer_active_keys", "Keys that may sign now")?,
             key_age_seconds: make.gauge("signer_key_age_seconds", "Seconds since the active key was activated")?,
+            key_expiry: make.gauge(
+                "signer_key_expiry_timestamp_seconds",
+                "Unix time at which the active key stops signing, 0 when no key is active",
+            )?,
+            rotation_overlap_end: make.gauge(
+                "signer_rotation_overlap_end_timestamp_seconds",
+                "Unix time at which the overlap of the open rotation ends, 0 when none is open",
+            )?,
             signer_errors: make.counters("signer_errors_total", "Failures while signing", &["error_type"])?,
             sign_latency: make.histograms(
                 "signer_sign_latency_seconds",
@@ -69,6 +85,7 @@ impl Metrics {
             nonce_used: make.counter("nonce_used_total", "Nonces spent")?,
             nonce_rejected: make.counters("nonce_rejected_total", "Nonces refused", &["reason"])?,
             nonce_expired: make.counter("nonce_expired_total", "Nonces that expired unspent")?,
+            nonce_replays: make.counter("nonce_replays_total", "Nonces that one client spent and another presented")?,
             nonce_store_size: make.int_gauge("nonce_store_size", "Nonces in the store, spent ones included")?,
             nonce_store_fill: make.gauges(
                 "nonce_store_fill",
@@ -94,12 +111,21 @@ impl Metrics {
             audit_free_bytes: make.gauge("audit_free_bytes", "Bytes free on the disk of the audit trail")?,
             audit_checkpoint_size: make
                 .int_gauge("audit_checkpoint_size", "Records that the last signed checkpoint covers")?,
+            audit_checkpoint_age: make.gauge(
+                "audit_checkpoint_age_seconds",
+                "Seconds since the last signed checkpoint while records wait for one, else 0",
+            )?,
             audit_copies_dropped: make.counters(
                 "audit_copies_dropped_total",
                 "Audit records of which a receiver got no copy",
                 &["receiver"],
             )?,
             service_health: make.gauges("service_health", "1 when the dependency is usable, else 0", &["service"])?,
+            tls_expiry: make.gauges(
+                "tls_expiry_timestamp_seconds",
+                "Unix time at which a file of [tls] stops being good: server_certificate, client_ca, client_crl",
+                &["of"],
+            )?,
             access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
             approvals: make.counters("approvals_total", "Steps of approval requests", &["operation", "step"])?,
             break_glass: make.counters(
@@ -120,6 +146,20 @@ impl Metrics {
 struct Maker<'a>(&'a Registry);
 
 impl Maker<'_> {
+    /// Which program this is, and since when it runs: the collector of the process cannot tell in a sandbox
+    /// that hides /proc/stat.
+    fn build_info(&self) -> Result<(), prometheus::Error> {
+        let info = self.int_gauges("build_info", "1, with the version of the program", &["version"])?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.gauge("start_time_seconds", "Unix time at which the service started")?.set(started.as_secs_f64());
+        Ok(())
+    }
+
+    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+    }
+
     fn register<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
         self.0.register(Box::new(collector.clone()))?;
         Ok(collector)

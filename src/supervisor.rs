@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
-use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     exit_code::ExitCode,
     fleet::Memory,
-    http::{Reloader, Servers},
+    http::{Pulse, Reloader, Servers},
     key::seen::Seen,
     service::{Service, nonce_watch::NonceWatch, upkeep::Upkeep},
+    systemd,
 };
 
 /// How often nonces whose window has ended are forgotten.
@@ -43,6 +43,9 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often it is asked whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(500);
+
+/// What the end takes beyond the requests in progress: the last record, the last checkpoint, the token.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// The signals that mean something, taken before anything else happens: by default each of them
 /// would end the process on the spot.
@@ -76,8 +79,9 @@ pub async fn run(
     ready: impl FnOnce(),
 ) -> ExitCode {
     let Signals { mut terminate, mut interrupt, rotate, hang_up } = signals;
-    let stop = servers.stop_handle();
+    let (stop, patience) = (servers.stop_handle(), leave + servers.drain() + LAST_WORDS);
     let chores = [
+        tokio::spawn(feed_watchdog(servers.pulse())),
         tokio::spawn(chores(Arc::clone(service), rotate)),
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
@@ -87,7 +91,7 @@ pub async fn run(
         tokio::spawn(be_a_witness(Arc::clone(service))),
     ];
     let mut serving = std::pin::pin!(servers.run());
-    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    systemd::serving();
     ready();
     let code = tokio::select! {
         _ = terminate.recv() => ExitCode::Success,
@@ -98,7 +102,7 @@ pub async fn run(
             ExitCode::Software
         }
     };
-    notify(&[NotifyState::Stopping, NotifyState::Status("stopping: requests in progress finish")]);
+    systemd::stopping(patience);
     tracing::info!(?code, "stopping");
     service.leaving.store(true, Ordering::Relaxed);
     if code == ExitCode::Success {
@@ -200,12 +204,20 @@ async fn take_checkpoints(service: Arc<Service>) {
 /// Reads certificates and callers' keys again when their files change, and all of them on SIGHUP.
 async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
     loop {
+        for (of, at) in reloader.expiries() {
+            #[expect(clippy::cast_precision_loss, reason = "seconds of Unix time are far below 2^52")]
+            service.metrics.tls_expiry.with_label_values(&[of]).set(at as f64);
+        }
         let forced = tokio::select! {
             () = tokio::time::sleep(FILES_INTERVAL) => false,
             signal = hang_up.recv() => signal.is_some(),
         };
+        if forced {
+            systemd::reloading();
+        }
         let reloader = reloader.clone();
-        let Ok(changes) = tokio::task::spawn_blocking(move || reloader.refresh(forced)).await else { continue };
+        // Nothing of it panics; if it did, the next look finds the change.
+        let changes = tokio::task::spawn_blocking(move || reloader.refresh(forced)).await.unwrap_or_default();
         for change in changes {
             match change {
                 Ok(what) => {
@@ -215,20 +227,36 @@ async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Si
                 Err(error) => tracing::error!(%error, "cannot be read: what was read before stays in use"),
             }
         }
+        if forced {
+            systemd::serving();
+        }
+    }
+}
+
+/// Tells systemd again and again that the process lives, for as long as every thread that serves turns.
+/// A token that hangs is no reason to stop: a network HSM that is away looks the same, health says so,
+/// and a restart would only try the PIN once more.
+async fn feed_watchdog(pulse: Pulse) {
+    let Some(period) = systemd::watchdog() else { return };
+    let mut beat = tokio::time::interval(period / 3);
+    loop {
+        beat.tick().await;
+        if pulse.is_steady(period / 2) {
+            systemd::alive();
+        } else {
+            tracing::error!("a thread that serves requests hangs: the watchdog is not told that all is well");
+        }
     }
 }
 
 /// What is done beside serving. None of it decides anything: deadlines count at use.
 async fn chores(service: Arc<Service>, mut rotate: Signal) {
-    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
-    let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
     let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
     let mut nonce_store = tokio::time::interval(NONCE_STORE_INTERVAL);
     let (mut keeper, mut nonce_watch) = (Upkeep::default(), NonceWatch::default());
     loop {
         tokio::select! {
-            _ = alive.tick() => if watchdog.is_some() { notify(&[NotifyState::Watchdog]) },
             _ = cleanup.tick() => if let Err(error) = service.clean_up_nonces().await {
                 tracing::warn!(%error, "nonces could not be cleaned up");
             },
@@ -239,12 +267,5 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
                 Err(error) => tracing::error!(%error, "the audit file could not be rotated"),
             },
         }
-    }
-}
-
-fn notify(state: &[NotifyState<'_>]) {
-    // Without systemd there is nobody to tell.
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd was not notified");
     }
 }

@@ -9,6 +9,7 @@ pub mod http;
 pub mod own_process;
 pub mod pkcs11_tool;
 pub mod pki;
+pub mod prometheus;
 /// The same as the nonce store's own tests start.
 #[path = "../../src/redis/test_server.rs"]
 #[allow(dead_code, reason = "those tests do more to it")]

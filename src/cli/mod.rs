@@ -6,6 +6,8 @@ mod dev;
 mod init;
 mod key;
 mod serve;
+mod setup;
+mod token;
 
 use std::path::PathBuf;
 
@@ -29,8 +31,12 @@ enum Command {
     Dev(dev::Options),
     /// Read the configuration, open the token, log in, and say what would be refused.
     Check(ConfigFile),
-    /// Generate and activate the first key on an empty token.
-    Init(ConfigFile),
+    /// Set the appliance up: choose the HSM, keep its PIN, write the configuration, make the first key. Where
+    /// the configuration is there already, only generate and activate the first key on an empty token.
+    Init(setup::Options),
+    /// Look at a PKCS#11 module, or make a SoftHSM2 token.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Bearer keys of callers: make, list, revoke.
     #[command(subcommand)]
     Key(key::Command),
@@ -63,7 +69,12 @@ impl Cli {
             Command::Dev(options) => dev::run(&options),
             Command::Check(file) => file.load().and_then(|config| check::run(&config)),
             Command::Audit(command) => audit::run(&command),
-            Command::Init(file) => file.load().and_then(|config| init::run(&config)),
+            Command::Init(options) if options.config.exists() => {
+                let file = ConfigFile { config: options.config };
+                file.load().and_then(|config| init::run(&config))
+            }
+            Command::Init(options) => setup::run(&options),
+            Command::Token(command) => token::run(&command),
             Command::Key(command) => key::run(&command),
         };
         result.unwrap_or_else(|code| code)

@@ -12,6 +12,7 @@ pub mod blocks;
 pub mod body;
 mod changes;
 mod connections;
+mod expiry;
 pub mod exposition;
 pub mod health;
 pub mod index;
@@ -23,6 +24,7 @@ pub mod opaque;
 pub mod openapi;
 pub mod problem;
 mod proxy;
+mod pulse;
 mod request;
 pub mod rotations;
 pub mod server;
@@ -36,6 +38,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use expiry::Expiry;
+pub use pulse::Pulse;
 pub use server::{Reloader, Servers, Wires};
 pub use tls::TlsConfig;
 

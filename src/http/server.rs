@@ -19,10 +19,11 @@ use actix_web::{
 
 use super::proxy::Proxies;
 use super::{
-    Config, MetricsConfig, TlsConfig, abuse, access, admission, approvals, attestations, audit,
+    Config, MetricsConfig, Pulse, TlsConfig, abuse, access, admission, approvals, attestations, audit,
     authn::gated,
     blocks, body,
     connections::{self, Doorman},
+    expiry::Expiry,
     exposition, health, index, jwks, keys, lifecycle, nonces, opaque, openapi, problem, request, rotations, signer,
     tls::Tls,
     unix_socket,
@@ -39,6 +40,8 @@ pub struct Servers {
     api_address: SocketAddr,
     metrics_address: SocketAddr,
     reloader: Reloader,
+    pulse: Pulse,
+    drain: Duration,
 }
 
 /// What of the configuration is about listening.
@@ -62,6 +65,12 @@ impl Reloader {
         let tls = self.tls.as_ref().and_then(|tls| tls.refresh(forced));
         tls.into_iter().chain(self.authn.refresh(forced)).collect()
     }
+
+    /// When the files of `[tls]` that are in use end.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<Expiry> {
+        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.expiries())
+    }
 }
 
 /// Stops both servers.
@@ -78,7 +87,10 @@ impl Servers {
         let (api_service, metrics_service) = (Arc::clone(service), Arc::clone(service));
         let proxies = Proxies::from_config(config);
         let (api_authn, metrics_authn) = (Arc::clone(authn), Arc::clone(authn));
+        let pulse = Pulse::default();
+        let (api_pulse, metrics_pulse) = (pulse.clone(), pulse.clone());
         let mut api = HttpServer::new(move || {
+            api_pulse.begin();
             App::new()
                 .app_data(web::Data::from(Arc::clone(&api_service)))
                 .app_data(web::Data::from(Arc::clone(&api_authn)))
@@ -111,6 +123,7 @@ impl Servers {
         }
         let authenticate = metrics.authenticate;
         let metrics = HttpServer::new(move || {
+            metrics_pulse.begin();
             App::new()
                 .app_data(web::Data::from(Arc::clone(&metrics_service)))
                 .app_data(web::Data::from(Arc::clone(&metrics_authn)))
@@ -131,6 +144,8 @@ impl Servers {
             api: api.run(),
             metrics: metrics.run(),
             reloader: Reloader { tls, authn: Arc::clone(authn) },
+            pulse,
+            drain: config.drain,
         })
     }
 
@@ -138,6 +153,18 @@ impl Servers {
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
+    }
+
+    /// Whether the threads that serve turn.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// How long requests in progress may take once it is told to stop.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        self.drain
     }
 
     /// Where the API listens: the port that was chosen when 0 was asked for.

@@ -23,6 +23,7 @@ use rustls::{
 };
 use serde::Deserialize;
 
+use super::expiry::{self, Expiry};
 use crate::authn::Watched;
 
 /// `[tls]` of the configuration file.
@@ -90,20 +91,23 @@ impl TlsConfig {
 pub(super) struct Material {
     key: Arc<CertifiedKey>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    expiries: Vec<Expiry>,
 }
 
 impl Material {
     fn read(config: &TlsConfig) -> Result<Self, String> {
         let provider = provider();
         let chain = certificates(&config.certificate_file)?;
+        let mut expiries = Vec::from_iter(expiry::of_certificates("server_certificate", &chain));
         let key = PrivateKeyDer::from_pem_file(&config.key_file)
             // The message of the parser could quote the file.
             .map_err(|_| format!("{}: no private key in PEM form can be read from it", config.key_file.display()))?;
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| {
             format!("{} and {}: {error}", config.certificate_file.display(), config.key_file.display())
         })?;
-        let clients = config.client_ca_file.as_ref().map(|ca| client_verifier(config, ca, &provider)).transpose()?;
-        Ok(Self { key: Arc::new(key), clients })
+        let clients = config.client_ca_file.as_ref();
+        let clients = clients.map(|ca| client_verifier(config, ca, &provider, &mut expiries)).transpose()?;
+        Ok(Self { key: Arc::new(key), clients, expiries })
     }
 }
 
@@ -111,9 +115,12 @@ fn client_verifier(
     config: &TlsConfig,
     ca: &Path,
     provider: &Arc<CryptoProvider>,
+    expiries: &mut Vec<Expiry>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
+    let authorities = certificates(ca)?;
+    expiries.extend(expiry::of_certificates("client_ca", &authorities));
+    for certificate in authorities {
         roots.add(certificate).map_err(|error| format!("{}: {error}", ca.display()))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
@@ -123,6 +130,7 @@ fn client_verifier(
         if lists.is_empty() {
             return Err(format!("{}: no revocation list in it", path.display()));
         }
+        expiries.extend(expiry::of_lists("client_crl", &lists));
         // A list that is overdue, or none for an issuer, says nothing of today: then nobody is let in.
         builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
     }
@@ -172,6 +180,11 @@ impl Tls {
     /// What counts now.
     pub(super) fn current(&self) -> Arc<Material> {
         self.material.current()
+    }
+
+    /// When what counts now ends.
+    pub(super) fn expiries(&self) -> Vec<Expiry> {
+        self.current().expiries.clone()
     }
 
     /// See [`Watched::refresh`].

@@ -443,15 +443,26 @@ impl Standing {
     /// The rotation whose overlap is running at `now`.
     #[must_use]
     pub fn rotation_in_progress(&self, now: Timestamp) -> Option<&Rotation> {
-        // A revoked key leaves no overlap to wait for.
-        let overlaps = |rotation: &&Rotation| {
-            rotation.from.and_then(|from| self.keys.get(&from)).is_some_and(|from| from.revoked.is_none())
-        };
         self.rotations
             .values()
             .rev()
-            .filter(overlaps)
+            .filter(|rotation| self.overlaps(rotation))
             .find(|rotation| rotation.status(now) == RotationStatus::InProgress)
+    }
+
+    /// A revoked key leaves no overlap to wait for.
+    fn overlaps(&self, rotation: &Rotation) -> bool {
+        rotation.from.and_then(|from| self.keys.get(&from)).is_some_and(|from| from.revoked.is_none())
+    }
+
+    /// The newest rotation that somebody, or the upkeep, has still to complete, whether or not its overlap
+    /// has ended.
+    #[must_use]
+    pub fn rotation_to_complete(&self, now: Timestamp) -> Option<&Rotation> {
+        let open = |rotation: &&Rotation| {
+            matches!(rotation.status(now), RotationStatus::InProgress | RotationStatus::OverlapEnded)
+        };
+        self.rotations.values().rev().filter(|rotation| self.overlaps(rotation)).find(open)
     }
 
     /// True when no key was ever recorded.

@@ -223,6 +223,7 @@ impl Service {
 
     /// A nonce that one client has spent comes from another: it was taken from somewhere.
     async fn alert_replay(&self, rejection: &Rejection, spent_by: &ClientIdentity) {
+        self.metrics.nonce_replays.inc();
         let presented_by = &rejection.client.identity;
         let request_id = &rejection.client.request_id;
         tracing::warn!(%presented_by, %spent_by, request_id, "replay: a nonce spent by one client came from another");

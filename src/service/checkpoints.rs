@@ -26,12 +26,19 @@ pub struct Checkpoints {
     pub(super) tidiness: Tidiness,
     key: OnceLock<AuditKey>,
     state: Mutex<State>,
+    progress: parking_lot::Mutex<Progress>,
 }
 
 struct State {
     closings: UnboundedReceiver<Closing>,
     /// A segment whose checkpoint is still wanted.
     unsigned: Option<Closing>,
+}
+
+/// How far the last checkpoint goes, and when it was taken. Read by whoever asks for health, also while
+/// the token takes its time over the next one.
+#[derive(Clone, Copy)]
+struct Progress {
     signed: u64,
     last: Instant,
 }
@@ -40,9 +47,10 @@ impl Checkpoints {
     /// Checkpoints of the log `origin`, of which the last covers `signed` records.
     #[must_use]
     pub fn new(origin: String, config: &audit::Config, signed: u64, closings: UnboundedReceiver<Closing>) -> Self {
-        let state = State { closings, unsigned: None, signed, last: Instant::now() };
+        let state = State { closings, unsigned: None };
+        let progress = parking_lot::Mutex::new(Progress { signed, last: Instant::now() });
         let (interval, tidiness) = (config.checkpoint_interval, Tidiness::new(config));
-        Self { origin, interval, tidiness, key: OnceLock::new(), state: Mutex::new(state) }
+        Self { origin, interval, tidiness, key: OnceLock::new(), state: Mutex::new(state), progress }
     }
 
     /// The log's name.
@@ -69,9 +77,10 @@ impl Service {
     pub async fn checkpoint_when_due(&self) -> Result<(), Error> {
         let mut state = self.checkpoints.state.lock().await;
         self.sign_closed(&mut state).await?;
-        let new = self.audit.size().saturating_sub(state.signed);
-        if new >= RECORDS || (new > 0 && state.last.elapsed() >= self.checkpoints.interval) {
-            self.sign_head(&mut state).await?;
+        let Progress { signed, last } = *self.checkpoints.progress.lock();
+        let new = self.audit.size().saturating_sub(signed);
+        if new >= RECORDS || (new > 0 && last.elapsed() >= self.checkpoints.interval) {
+            self.sign_head().await?;
         }
         Ok(())
     }
@@ -80,10 +89,16 @@ impl Service {
     pub async fn checkpoint(&self) -> Result<(), Error> {
         let mut state = self.checkpoints.state.lock().await;
         self.sign_closed(&mut state).await?;
-        if self.audit.size() > state.signed {
-            self.sign_head(&mut state).await?;
+        if self.audit.size() > self.checkpoints.progress.lock().signed {
+            self.sign_head().await?;
         }
         Ok(())
+    }
+
+    /// How long the last checkpoint is ago, when there are records that none covers.
+    pub(super) fn checkpoint_age(&self) -> Duration {
+        let Progress { signed, last } = *self.checkpoints.progress.lock();
+        if self.audit.size() > signed { last.elapsed() } else { Duration::ZERO }
     }
 
     async fn sign_closed(&self, state: &mut State) -> Result<(), Error> {
@@ -99,7 +114,8 @@ impl Service {
         }
     }
 
-    async fn sign_head(&self, state: &mut State) -> Result<(), Error> {
+    /// Only with the state locked: two heads signed at once could be kept in the wrong order.
+    async fn sign_head(&self) -> Result<(), Error> {
         let position = self.audit.position().await?;
         let size = position.tree.size();
         let note = self.sign_position(&position).await?;
@@ -107,8 +123,7 @@ impl Service {
         let saved = note.clone();
         written(move || audit::save_checkpoint(&directory, &position, &saved)).await?;
         self.remember_own(&note).await?;
-        state.signed = size;
-        state.last = Instant::now();
+        *self.checkpoints.progress.lock() = Progress { signed: size, last: Instant::now() };
         self.metrics.audit_checkpoint_size.set(i64::try_from(size).unwrap_or(i64::MAX));
         Ok(())
     }

@@ -66,6 +66,11 @@ impl Health {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of Unix time are far below 2^52")]
+fn unix(time: Option<Timestamp>) -> f64 {
+    time.map_or(0.0, |time| time.unix_milliseconds() as f64 / 1000.0)
+}
+
 impl Service {
     /// Looks at everything that signing needs.
     pub async fn health(&self) -> Health {
@@ -104,6 +109,11 @@ impl Service {
         self.metrics.active_keys.set(i64::from(key.is_some()));
         #[expect(clippy::cast_precision_loss, reason = "an age in seconds is far below 2^52")]
         self.metrics.key_age_seconds.set(key_age.unwrap_or(0) as f64);
+        self.metrics.key_expiry.set(unix(key.map(|key| key.not_after)));
+        let standing = self.keyring.standing();
+        let open = standing.rotation_to_complete(now);
+        self.metrics.rotation_overlap_end.set(unix(open.map(|rotation| rotation.overlap_until)));
+        self.metrics.audit_checkpoint_age.set(self.checkpoint_age().as_secs_f64());
         let healthy = key.is_some() && dependencies.iter().all(|dependency| dependency.healthy);
         Health {
             healthy,

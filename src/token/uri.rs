@@ -39,6 +39,12 @@ impl TokenUri {
         Self { token: Some(token.into()), serial: Some(serial.into()), ..Self::default() }
     }
 
+    /// The token's label, where the URI names it.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// Reads a URI. Slot numbers, objects, PINs and module paths are refused, each with its reason.
     pub fn parse(text: &str) -> Result<Self, InvalidUri> {
         let rest = text.strip_prefix("pkcs11:").ok_or(InvalidUri::NotPkcs11)?;
