@@ -71,6 +71,9 @@ pub(super) struct Module {
     recovery: Mutex<Recovery>,
     /// Objects of ours were seen on it.
     has_objects: AtomicBool,
+    /// Counts what was destroyed: some modules give the handle of a destroyed object to the next one
+    /// (tpm2-pkcs11), although a handle names one object as long as the session lives (PKCS#11 v3.1 §2.3).
+    destructions: AtomicU64,
     /// Some modules hand the same number to two threads that open sessions at once (tpm2-pkcs11).
     opening: Mutex<()>,
     /// Held while objects are looked for, made or destroyed, where the profile asks for it.
@@ -111,6 +114,7 @@ impl Module {
                 holders: Mutex::default(),
                 recovery: Mutex::default(),
                 has_objects: AtomicBool::new(false),
+                destructions: AtomicU64::new(0),
                 opening: Mutex::new(()),
                 objects: config.objects_one_at_a_time.then(|| ReentrantMutex::new(())),
             }),
@@ -231,6 +235,16 @@ impl Module {
             return Err(Error::Lost("the token shows none of its objects any more"));
         }
         Ok(())
+    }
+
+    /// What this number was when a handle was found, it must be when the handle is used.
+    pub fn destructions(&self) -> u64 {
+        self.destructions.load(Ordering::Acquire)
+    }
+
+    /// Handles may name other objects now.
+    pub fn destroyed_objects(&self) {
+        self.destructions.fetch_add(1, Ordering::AcqRel);
     }
 
     /// An object of ours was destroyed: it may have been the last one.

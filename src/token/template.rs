@@ -19,6 +19,9 @@ pub enum OptionalAttribute {
     Copyable,
     #[serde(rename = "CKA_DECRYPT")]
     Decrypt,
+    /// Of the public key.
+    #[serde(rename = "CKA_ENCRYPT")]
+    Encrypt,
     #[serde(rename = "CKA_MODIFIABLE")]
     Modifiable,
     #[serde(rename = "CKA_START_DATE")]
@@ -33,6 +36,7 @@ impl OptionalAttribute {
             Self::AllowedMechanisms => "CKA_ALLOWED_MECHANISMS",
             Self::Copyable => "CKA_COPYABLE",
             Self::Decrypt => "CKA_DECRYPT",
+            Self::Encrypt => "CKA_ENCRYPT",
             Self::Modifiable => "CKA_MODIFIABLE",
             Self::Dates => "CKA_START_DATE",
         }
@@ -67,14 +71,17 @@ pub(super) fn undated_public_key(naming: &Naming<'_>, omit: &[OptionalAttribute]
         Attribute::Token(true),
         Attribute::Private(false),
         Attribute::Verify(true),
-        Attribute::Encrypt(false),
         Attribute::Wrap(false),
         Attribute::Derive(false),
         Attribute::EcParams(mechanism::ec_params(naming.algorithm)),
         Attribute::Id(naming.id.to_vec()),
         Attribute::Label(naming.label.as_bytes().to_vec()),
     ];
-    if !omit.contains(&OptionalAttribute::Modifiable) {
+    let wanted = |part| !omit.contains(&part);
+    if wanted(OptionalAttribute::Encrypt) {
+        template.push(Attribute::Encrypt(false));
+    }
+    if wanted(OptionalAttribute::Modifiable) {
         template.push(Attribute::Modifiable(false));
     }
     template
