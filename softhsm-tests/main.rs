@@ -16,6 +16,7 @@ mod generated_requests;
 mod lifecycle;
 mod limits;
 mod main_job;
+mod modules;
 mod nonce_store;
 mod pin;
 mod readme;

@@ -5,6 +5,7 @@
 //! deadline for every call, so that nothing asynchronous ever waits inside PKCS#11.
 
 mod audit_key;
+mod capacity;
 mod certificate;
 mod config;
 mod error;
@@ -93,7 +94,7 @@ impl Token {
     pub fn open(config: &Config, pin: &SecretString) -> Result<Self, Error> {
         let module = Arc::new(Module::open(config, pin)?);
         Ok(Self {
-            signing: Lane::start("token-sign", config.workers, config.queue, &module)?,
+            signing: Lane::start("token-sign", module.workers(config.workers), config.queue, &module)?,
             // One worker: generations and destructions are serialised.
             lifecycle: Lane::start("token-lifecycle", 1, 64, &module)?,
             // A revocation is a record: it must not wait for a generation either.

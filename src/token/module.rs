@@ -21,7 +21,7 @@ use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockRead
 use secrecy::SecretString;
 
 use super::{
-    Config, Error, OptionalAttribute, PinProblem, TokenUri,
+    Config, Error, OptionalAttribute, PinProblem, TokenUri, capacity,
     error::{Remedy, remedy},
     mechanism,
     recovery::Recovery,
@@ -90,6 +90,8 @@ pub(super) trait HoldsSession: Send + Sync {
 /// keeps it.
 pub(super) struct Connection {
     slot: Slot,
+    /// That this application may have.
+    most_sessions: Option<u64>,
     /// `Session` is not Sync; nothing is ever called on this one.
     _anchor: Mutex<Session>,
 }
@@ -256,6 +258,11 @@ impl Module {
         &self.identity
     }
 
+    /// As many workers as wanted, or as the token has sessions for.
+    pub fn workers(&self, wanted: usize) -> usize {
+        capacity::workers(wanted, self.connected().0.as_ref().and_then(|connection| connection.most_sessions))
+    }
+
     pub fn algorithms(&self) -> &[Algorithm] {
         &self.algorithms
     }
@@ -305,7 +312,8 @@ fn connect(context: &Pkcs11, uri: &TokenUri, pin: &SecretString) -> Result<(Conn
         }
         Err(other) => return Err(other.into()),
     }
-    Ok((Connection { slot, _anchor: Mutex::new(anchor) }, TokenIdentity::of(&info)))
+    let most_sessions = capacity::most_sessions(&info);
+    Ok((Connection { slot, most_sessions, _anchor: Mutex::new(anchor) }, TokenIdentity::of(&info)))
 }
 
 /// The algorithms that the profile names, or else those found out.
@@ -321,8 +329,14 @@ fn find_token(context: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), Err
     let mut matching = Vec::new();
     let mut present = Vec::new();
     for slot in context.get_slots_with_token()? {
-        // One broken token must not hide the others.
-        let Ok(info) = context.get_token_info(slot) else { continue };
+        let info = match context.get_token_info(slot) {
+            Ok(info) => info,
+            // One broken token must not hide the others.
+            Err(error) => {
+                present.push(format!("one in slot {} whose information cannot be read ({error})", slot.id()));
+                continue;
+            }
+        };
         if !info.token_initialized() {
             continue;
         }
