@@ -9,6 +9,7 @@ mod bad_input;
 mod certificates;
 mod continuity;
 mod crashes;
+mod doctor;
 mod documents;
 mod fleet;
 mod front_door;

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use crate::support::{
     modules::{CHOICE, Module},
+    site::Site,
+    softhsm::MODULE,
     tool,
 };
 
@@ -78,6 +80,17 @@ fn a_tpm_signs_rotates_and_revokes() {
 #[test]
 fn kryoptic_signs_rotates_and_revokes() {
     short(Module::Kryoptic);
+}
+
+/// No curves there, and token information that cannot be read; or, where its daemon does not run, a
+/// module that cannot be initialised.
+#[test]
+fn open_cryptoki_is_refused_plainly() {
+    let site = Site::new();
+    site.edit_config(MODULE, "/usr/lib/x86_64-linux-gnu/pkcs11/libopencryptoki.so");
+    let refusal = site.refuse("check");
+    let said = ["cannot be initialized", "no token matches"].iter().any(|words| refusal.output.contains(words));
+    assert!(refusal.code == 78 && said, "{refusal:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod dev;
+mod doctor;
 mod init;
 mod key;
 mod serve;
@@ -29,6 +30,8 @@ enum Command {
     Dev(dev::Options),
     /// Read the configuration, open the token, log in, and say what would be refused.
     Check(ConfigFile),
+    /// Say what is right and what is wrong around the appliance, with a remedy for each; also while it runs.
+    Doctor(doctor::Options),
     /// Generate and activate the first key on an empty token.
     Init(ConfigFile),
     /// Bearer keys of callers: make, list, revoke.
@@ -62,6 +65,7 @@ impl Cli {
             Command::Serve(file) => file.load().and_then(|config| serve::run(&config)),
             Command::Dev(options) => dev::run(&options),
             Command::Check(file) => file.load().and_then(|config| check::run(&config)),
+            Command::Doctor(options) => doctor::run(&options),
             Command::Audit(command) => audit::run(&command),
             Command::Init(file) => file.load().and_then(|config| init::run(&config)),
             Command::Key(command) => key::run(&command),

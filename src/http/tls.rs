@@ -23,7 +23,9 @@ use rustls::{
 };
 use serde::Deserialize;
 
-use crate::authn::Watched;
+use x509_cert::der::Decode;
+
+use crate::{authn::Watched, timestamp::Timestamp};
 
 /// `[tls]` of the configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,6 +74,30 @@ impl TlsConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Reads the files as `serve` does; when the first of the certificates and revocation lists ends, and
+    /// which.
+    pub fn check_files(&self) -> Result<(PathBuf, Timestamp), String> {
+        Material::read(self)?;
+        let mut ends = Vec::new();
+        for path in [Some(&self.certificate_file), self.client_ca_file.as_ref()].into_iter().flatten() {
+            for certificate in certificates(path)? {
+                let read = x509_cert::Certificate::from_der(&certificate);
+                let read = read.map_err(|error| format!("{}: {error}", path.display()))?;
+                ends.push((path.clone(), end(read.tbs_certificate().validity().not_after)));
+            }
+        }
+        if let Some(path) = &self.client_crl_file {
+            let lists: Result<Vec<_>, _> =
+                CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect);
+            for list in lists.map_err(|error| format!("{}: {error}", path.display()))? {
+                let read = <x509_cert::crl::CertificateList>::from_der(&list);
+                let read = read.map_err(|error| format!("{}: {error}", path.display()))?;
+                ends.extend(read.tbs_cert_list.next_update.map(|time| (path.clone(), end(time))));
+            }
+        }
+        ends.into_iter().min_by_key(|(_, end)| end.unix_seconds()).ok_or_else(|| "no certificate at all".into())
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -139,6 +165,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         return Err(format!("{}: no certificate in it", path.display()));
     }
     Ok(found)
+}
+
+fn end(time: x509_cert::time::Time) -> Timestamp {
+    let seconds = i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_unix_seconds(seconds).unwrap_or(Timestamp::from_unix_seconds(0).expect("the epoch is a time"))
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -325,7 +325,7 @@ fn offered_by(config: &Config, context: &Pkcs11, connection: &Connection) -> Res
 }
 
 /// The one initialised token that the URI names. Slot numbers are not looked at: they change.
-fn find_token(context: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), Error> {
+pub(super) fn find_token(context: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), Error> {
     let mut matching = Vec::new();
     let mut present = Vec::new();
     for slot in context.get_slots_with_token()? {
@@ -358,22 +358,25 @@ fn find_token(context: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), Err
 
 /// Looks at the PIN's flags before it is tried: a failed try on the last one would lock the token.
 fn refuse_risky_pin(info: &TokenInfo) -> Result<(), Error> {
-    if info.user_pin_locked() {
-        return Err(Error::Pin(PinProblem::Locked));
-    }
-    if info.user_pin_final_try() {
-        return Err(Error::Pin(PinProblem::FinalTry));
-    }
-    if info.user_pin_to_be_changed() {
-        return Err(Error::Pin(PinProblem::MustBeChanged));
-    }
-    if !info.user_pin_initialized() {
-        return Err(Error::Pin(PinProblem::NotInitialised));
+    if let Some(problem) = pin_problem(info) {
+        return Err(Error::Pin(problem));
     }
     if info.user_pin_count_low() {
         tracing::warn!("a wrong user PIN was tried on this token since the last good login");
     }
     Ok(())
+}
+
+/// What the token's flags say against trying the PIN.
+pub(super) fn pin_problem(info: &TokenInfo) -> Option<PinProblem> {
+    [
+        (info.user_pin_locked(), PinProblem::Locked),
+        (info.user_pin_final_try(), PinProblem::FinalTry),
+        (info.user_pin_to_be_changed(), PinProblem::MustBeChanged),
+        (!info.user_pin_initialized(), PinProblem::NotInitialised),
+    ]
+    .into_iter()
+    .find_map(|(holds, problem)| holds.then_some(problem))
 }
 
 /// Which of our algorithms the token really does. The mechanism list does not name curves, so each
