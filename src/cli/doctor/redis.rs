@@ -49,7 +49,8 @@ fn judged(config: &Config, server: &str, health: &Health) -> Vec<Finding> {
         )
     });
     findings.push(replicas(config, health));
-    findings.push(clock(config, health));
+    let apart = health.clock.seconds_since(Clock::system().now()).unsigned_abs();
+    findings.push(clock(apart, config.nonce.redis_clock_warning.as_secs()));
     findings
 }
 
@@ -78,11 +79,22 @@ fn replicas(config: &Config, health: &Health) -> Finding {
     Finding::ok("redis-replicas", found)
 }
 
-fn clock(config: &Config, health: &Health) -> Finding {
-    let apart = health.clock.seconds_since(Clock::system().now()).unsigned_abs();
+fn clock(apart: u64, bearable: u64) -> Finding {
     let found = format!("{apart} s apart from this machine's");
-    if apart > config.nonce.redis_clock_warning.as_secs() {
+    if apart > bearable {
         return Finding::warn("redis-clock", found, "synchronise both clocks (chronyc sources; timedatectl)");
     }
     Finding::ok("redis-clock", found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::finding::Verdict;
+
+    #[test]
+    fn clocks_that_are_apart_are_told() {
+        assert_eq!(clock(2, 2).verdict, Verdict::Ok);
+        assert_eq!(clock(3, 2).verdict, Verdict::Warn);
+    }
 }

@@ -1,9 +1,12 @@
 //! What the configuration allows and should not in production; and the certificates it names.
 
+use std::path::Path;
+
 use super::finding::Finding;
 use crate::{
     clock::Clock,
     config::{Config, LedgerConfig},
+    timestamp::Timestamp,
 };
 
 /// From this many days on, an end is told.
@@ -91,21 +94,37 @@ fn unlimited(config: &Config) -> Option<Finding> {
 /// The files of `[tls]`.
 pub(super) fn certificates(config: &Config) -> Option<Finding> {
     let tls = config.tls.as_ref()?;
-    let renew = "renew it; the files are read again when they change, without a restart";
     Some(match tls.check_files() {
         Err(error) => {
             Finding::fail("certificates", error, "correct the file that is named; `serve` reads it the same way")
         }
-        Ok((path, end)) => {
-            let days = end.seconds_since(Clock::system().now()).div_euclid(86_400);
-            let found = format!("{} ends first, at {end}", path.display());
-            if days < 0 {
-                Finding::fail("certificates", format!("{}: ended at {end}", path.display()), renew)
-            } else if days < SOON {
-                Finding::warn("certificates", found, renew)
-            } else {
-                Finding::ok("certificates", found)
-            }
-        }
+        Ok((path, end)) => ending(&path, end, Clock::system().now()),
     })
+}
+
+/// The first of them to end.
+fn ending(path: &Path, end: Timestamp, now: Timestamp) -> Finding {
+    let renew = "renew it; the files are read again when they change, without a restart";
+    let found = format!("{} ends first, at {end}", path.display());
+    match end.seconds_since(now).div_euclid(86_400) {
+        ..0 => Finding::fail("certificates", format!("{}: ended at {end}", path.display()), renew),
+        0..SOON => Finding::warn("certificates", found, renew),
+        SOON.. => Finding::ok("certificates", found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::finding::Verdict;
+
+    #[test]
+    fn an_end_is_told_before_and_after() {
+        let now = Timestamp::from_unix_seconds(1_000_000_000).unwrap();
+        let verdict = |seconds| ending(Path::new("/x"), now.plus_seconds(seconds), now).verdict;
+        assert_eq!(verdict(-1), Verdict::Fail);
+        assert_eq!(verdict(60), Verdict::Warn);
+        assert_eq!(verdict(20 * 86_400), Verdict::Warn);
+        assert_eq!(verdict(22 * 86_400), Verdict::Ok);
+    }
 }

@@ -26,7 +26,7 @@ pub(super) fn look(config: &Config, runs: bool) -> Vec<Finding> {
         Ok(seen) => {
             findings.push(identity(&seen));
             findings.extend(offers(config, &seen, pin.as_ref().filter(|_| !runs), runs));
-            findings.push(sessions(config, &seen));
+            findings.push(sessions(config.token.workers, &seen));
             findings.push(room(&seen));
         }
     }
@@ -105,8 +105,8 @@ fn mechanisms(config: &Config, algorithms: &[Algorithm], note: &str) -> Finding 
     )
 }
 
-fn sessions(config: &Config, seen: &Seen) -> Finding {
-    let (wanted, workers) = (seen.wanted_sessions, config.token.workers);
+fn sessions(workers: usize, seen: &Seen) -> Finding {
+    let wanted = seen.wanted_sessions;
     match seen.most_sessions {
         None => Finding::ok("sessions", format!("{wanted} wanted; the token tells no limit")),
         Some(most) if most >= wanted => Finding::ok("sessions", format!("{wanted} wanted, {most} allowed")),
@@ -156,4 +156,44 @@ fn failed(check: &'static str, error: &Error) -> Finding {
         }
     };
     Finding::fail(check, error.to_string(), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::doctor::finding::Verdict, token::TokenIdentity};
+
+    fn seen() -> Seen {
+        let text = || "x".to_owned();
+        Seen {
+            identity: TokenIdentity { label: text(), serial: text(), manufacturer: text(), model: text() },
+            pin_problem: None,
+            pin_was_wrong: false,
+            write_protected: false,
+            most_sessions: None,
+            wanted_sessions: 7,
+            room: None,
+            algorithms: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn too_few_sessions_are_told() {
+        for (most, verdict) in [(None, Verdict::Ok), (Some(7), Verdict::Ok), (Some(6), Verdict::Warn)] {
+            assert_eq!(sessions(2, &Seen { most_sessions: most, ..seen() }).verdict, verdict, "{most:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_nearly_full_is_told() {
+        for (free, verdict) in [(10, Verdict::Ok), (9, Verdict::Warn), (0, Verdict::Warn)] {
+            assert_eq!(room(&Seen { room: Some((free, 100)), ..seen() }).verdict, verdict, "{free}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_takes_nothing_new_fails() {
+        assert_eq!(identity(&seen()).verdict, Verdict::Ok);
+        assert_eq!(identity(&Seen { write_protected: true, ..seen() }).verdict, Verdict::Fail);
+    }
 }
