@@ -5,6 +5,11 @@ set -euo pipefail
 
 demo=(softhsm2 opensc openssl curl jq ca-certificates)
 tests=("${demo[@]}" redis-server redis-sentinel redis-tools procps strace gcc libc6-dev systemd prometheus)
+# Other PKCS#11 modules: p11-kit's remoting; tpm2-pkcs11 with a simulated TPM and its resource manager;
+# openCryptoki; and what Kryoptic is built with.
+tests+=(p11-kit p11-kit-modules)
+tests+=(libtpm2-pkcs11-1 libtpm2-pkcs11-tools libtss2-tcti-tabrmd0 swtpm tpm2-abrmd tpm2-tools dbus-daemon util-linux)
+tests+=(opencryptoki libclang1 libsqlite3-dev libssl-dev pkg-config)
 appliance=(mmdebstrap systemd-container lintian)
 case "${1:?demo, tests or appliance}" in
   demo) wanted=("${demo[@]}") ;;
@@ -31,8 +36,23 @@ schemathesis() {
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet 'schemathesis==4.32.5'
 }
+# Kryoptic, from crates.io: it is loaded by tests, and no part of the product.
+kryoptic() {
+  local place version=1.5.4
+  place="$(dirname "$0")/../target/kryoptic"
+  [ -e "$place/debug/libkryoptic_pkcs11.so" ] && return 0
+  echo "building: kryoptic"
+  cargo info --quiet "kryoptic@$version" > /dev/null
+  mkdir -p "$place"
+  cp -r "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"kryoptic-$version" "$place/"
+  # A package of its own: not of the workspace that it stands in.
+  printf '\n[workspace]\n' >> "$place/kryoptic-$version/Cargo.toml"
+  BINDGEN_EXTRA_CLANG_ARGS="-I$(gcc -print-file-name=include)" cargo build --quiet --locked \
+    --manifest-path "$place/kryoptic-$version/Cargo.toml" --target-dir "$place" \
+    --no-default-features --features minimal,kryoptic-lib/dynamic
+}
 if [ ${#missing[@]} -eq 0 ]; then
-  [ "$1" != tests ] || schemathesis
+  [ "$1" != tests ] || { schemathesis; kryoptic; }
   exit 0
 fi
 
@@ -57,4 +77,5 @@ if ! { apt-get update -q && apt-get install -y -q --no-install-recommends "${mis
 fi
 if [ "$1" = tests ]; then
   schemathesis
+  kryoptic
 fi

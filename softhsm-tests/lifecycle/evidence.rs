@@ -91,9 +91,8 @@ fn the_printed_command_shows_the_key() {
     let signer = Signer::new();
     let evidence = evidence(&signer, 1);
     let command = evidence["pkcs11_tool"].as_str().unwrap().replace("--login", "--login --pin env:PIN");
-    let conf = signer.token.conf();
     let pin = crate::support::softhsm::PIN;
-    let listed = tool::run("bash", &["-c", &format!("PIN={pin} {command}")], &[("SOFTHSM2_CONF", conf.as_path())]);
+    let listed = tool::run("bash", &["-c", &format!("PIN={pin} {command}")], &signer.token.environment());
     assert!(listed.contains(evidence["token"]["object_id"].as_str().unwrap()), "{listed}");
     assert!(listed.contains("never extractable"), "{listed}");
 }

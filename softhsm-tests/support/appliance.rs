@@ -10,7 +10,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
 
-use super::{eventually, pkcs11_tool::Pkcs11Tool, softhsm::SoftHsm, tool};
+use super::{
+    eventually,
+    pkcs11_tool::Pkcs11Tool,
+    softhsm::{MODULE, SoftHsm},
+    tool,
+};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_verification-signer");
 
@@ -158,7 +163,8 @@ impl Appliance {
 
     pub fn dev_token(&self) -> Pkcs11Tool {
         Pkcs11Tool {
-            conf: self.home.join("softhsm2.conf"),
+            module: MODULE.into(),
+            environment: vec![("SOFTHSM2_CONF", self.home.join("softhsm2.conf"))],
             label: "verification-signer-dev".into(),
             pin: fs::read_to_string(self.home.join("pin")).unwrap(),
         }

@@ -6,6 +6,7 @@ pub mod curl;
 pub mod dice;
 pub mod guarded;
 pub mod http;
+pub mod modules;
 pub mod own_process;
 pub mod pkcs11_tool;
 pub mod pki;

@@ -5,25 +5,38 @@ use std::{
     process::Output,
 };
 
-use super::{softhsm::MODULE, tool};
+use super::tool;
 
 /// Everything pkcs11-tool needs to open a token.
 pub struct Pkcs11Tool {
-    /// The path of `softhsm2.conf`.
-    pub conf: PathBuf,
+    pub module: PathBuf,
+    /// What the module needs to find its tokens.
+    pub environment: Vec<(&'static str, PathBuf)>,
     pub label: String,
     pub pin: String,
 }
 
 impl Pkcs11Tool {
-    fn environment(&self) -> [(&'static str, &Path); 1] {
-        [("SOFTHSM2_CONF", &self.conf)]
+    fn environment(&self) -> Vec<(&'static str, &Path)> {
+        self.environment.iter().map(|(name, value)| (*name, value.as_path())).collect()
+    }
+
+    fn on_token<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let token = ["--module", self.module.to_str().unwrap(), "--token-label", &self.label];
+        [&token, arguments].concat()
+    }
+
+    /// The token's serial number.
+    pub fn serial(&self) -> String {
+        let module = self.module.to_str().unwrap();
+        let slots = tool::run("pkcs11-tool", &["--module", module, "--list-token-slots"], &self.environment());
+        let (_, ours) = slots.split_once(&format!("token label        : {}\n", self.label)).unwrap();
+        ours.lines().find_map(|line| line.trim().strip_prefix("serial num         : ")).unwrap().to_owned()
     }
 
     /// Runs it without a login; it must succeed.
     pub fn public(&self, arguments: &[&str]) -> String {
-        let token = ["--module", MODULE, "--token-label", &self.label];
-        tool::run("pkcs11-tool", &[&token, arguments].concat(), &self.environment())
+        tool::run("pkcs11-tool", &self.on_token(arguments), &self.environment())
     }
 
     /// Runs it logged in; it must succeed.
@@ -33,8 +46,8 @@ impl Pkcs11Tool {
 
     /// Runs it logged in, whatever comes of it.
     pub fn attempt(&self, arguments: &[&str]) -> Output {
-        let token = ["--module", MODULE, "--token-label", &self.label, "--login", "--pin", &self.pin];
-        tool::output("pkcs11-tool", &[&token, arguments].concat(), &self.environment(), b"")
+        let arguments = [&["--login", "--pin", &self.pin], arguments].concat();
+        tool::output("pkcs11-tool", &self.on_token(&arguments), &self.environment(), b"")
     }
 
     /// The listing of all objects but the audit key, logged in, one text an object.

@@ -150,6 +150,13 @@ impl Site {
         self.token.pkcs11_tool()
     }
 
+    /// The doctor, answering in JSON.
+    pub fn doctor(&self, config: &Path) -> Command {
+        let mut command = self.command("doctor", config);
+        command.arg("--json");
+        command
+    }
+
     fn command(&self, subcommand: &str, config: &Path) -> Command {
         let mut command = Command::new(BINARY);
         command.args([subcommand, "--config"]).arg(config).envs(self.environment.iter().cloned());

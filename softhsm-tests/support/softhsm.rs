@@ -1,4 +1,5 @@
-//! A SoftHSM2 token of a test's own, and configuration files that use it.
+//! A SoftHSM2 token of a test's own, and configuration files that use it. What runs on every module
+//! gets a token of the module that was chosen.
 
 use std::{
     fs,
@@ -8,10 +9,14 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{pkcs11_tool::Pkcs11Tool, tool};
+use super::{
+    modules::{Footing, Module},
+    pkcs11_tool::Pkcs11Tool,
+    tool,
+};
 
 pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
-const SO_PIN: &str = "87654321";
+pub const SO_PIN: &str = "87654321";
 pub const PIN: &str = "correct-horse-7931";
 pub const SIGNER: &str = "veid-signer-test";
 
@@ -31,6 +36,7 @@ pub struct SoftHsm {
     directory: TempDir,
     pub label: String,
     pub serial: String,
+    footing: Footing,
 }
 
 impl SoftHsm {
@@ -41,16 +47,19 @@ impl SoftHsm {
 
     /// A fresh token with this label.
     pub fn labelled(label: &str) -> Self {
-        let mut token = Self { directory: directory(), label: label.to_owned(), serial: String::new() };
-        token.add_token(label);
-        token.serial = token.serials().remove(0);
+        let directory = directory();
+        let footing = Module::chosen().prepare(directory.path(), label);
+        let mut token = Self { directory, label: label.to_owned(), serial: String::new(), footing };
+        token.serial = token.pkcs11_tool().serial();
         token.write_pin(PIN);
         token
     }
 
     /// The same token once more, in a directory of its own. Nobody may be using the original.
     pub fn copy(&self) -> Self {
-        let copy = Self { directory: directory(), label: self.label.clone(), serial: self.serial.clone() };
+        let directory = directory();
+        let footing = Footing::softhsm2(directory.path());
+        let copy = Self { directory, label: self.label.clone(), serial: self.serial.clone(), footing };
         let tokens = self.tokens();
         tool::run("cp", &["-a", &format!("{}/.", tokens.display()), copy.tokens().to_str().unwrap()], &[]);
         copy.write_pin(PIN);
@@ -112,9 +121,9 @@ impl SoftHsm {
         self.path().join("softhsm2.conf")
     }
 
-    pub fn environment(&self) -> [(&'static str, &Path); 1] {
-        // Leaked once per call, in a test process that ends soon: the path must outlive the array.
-        [("SOFTHSM2_CONF", Box::leak(self.conf().into_boxed_path()))]
+    /// What a process needs to find the token.
+    pub fn environment(&self) -> Vec<(&'static str, &Path)> {
+        self.footing.environment.iter().map(|(name, value)| (*name, value.as_path())).collect()
     }
 
     pub fn write_pin(&self, pin: &str) {
@@ -129,7 +138,12 @@ impl SoftHsm {
 
     /// pkcs11-tool on this token.
     pub fn pkcs11_tool(&self) -> Pkcs11Tool {
-        Pkcs11Tool { conf: self.conf(), label: self.label.clone(), pin: PIN.to_owned() }
+        Pkcs11Tool {
+            module: Module::chosen().path(),
+            environment: self.footing.environment.clone(),
+            label: self.label.clone(),
+            pin: PIN.to_owned(),
+        }
     }
 
     /// Writes a configuration with state and audit under `home` (made when missing) and free
@@ -145,9 +159,10 @@ id = "{SIGNER}"
 [state]
 directory = "{home}/state"
 [token]
-module = "{MODULE}"
+module = "{module}"
 uri = "{uri}"
 pin_file = "{pin}"
+{token_lines}
 [audit]
 directory = "{home}/audit"
 [http]
@@ -158,6 +173,8 @@ listen = "127.0.0.1:0"
 {extra}
 "#,
             home = home.display(),
+            module = Module::chosen().path().display(),
+            token_lines = Module::chosen().token_lines(),
             uri = self.uri(),
             pin = self.path().join("pin").display(),
         );

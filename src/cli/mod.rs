@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod dev;
+mod doctor;
 mod init;
 mod key;
 mod serve;
@@ -31,6 +32,8 @@ enum Command {
     Dev(dev::Options),
     /// Read the configuration, open the token, log in, and say what would be refused.
     Check(ConfigFile),
+    /// Say what is right and what is wrong around the appliance, with a remedy for each; also while it runs.
+    Doctor(doctor::Options),
     /// Set the appliance up: choose the HSM, keep its PIN, write the configuration, make the first key. Where
     /// the configuration is there already, only generate and activate the first key on an empty token.
     Init(setup::Options),
@@ -68,6 +71,7 @@ impl Cli {
             Command::Serve(file) => file.load().and_then(|config| serve::run(&config)),
             Command::Dev(options) => dev::run(&options),
             Command::Check(file) => file.load().and_then(|config| check::run(&config)),
+            Command::Doctor(options) => doctor::run(&options),
             Command::Audit(command) => audit::run(&command),
             Command::Init(options) if options.config.exists() => {
                 let file = ConfigFile { config: options.config };

@@ -75,6 +75,11 @@ impl TlsConfig {
         Ok(())
     }
 
+    /// Reads the files as `serve` does, and says when they end.
+    pub fn check_files(&self) -> Result<Vec<Expiry>, String> {
+        Material::read(self).map(|material| material.expiries).map_err(|why| format!("tls: {why}"))
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let files = [
             Some(&self.certificate_file),
@@ -148,7 +153,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
     Ok(found)
 }
-
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

@@ -2,4 +2,4 @@
 -- the node that holds the nonces.
 --
 -- KEYS 1 any key of the store
-return { redis.call('INFO', 'server', 'replication', 'memory', 'stats'), redis.call('TIME') }
+return { redis.call('INFO', 'server', 'replication', 'memory', 'stats', 'persistence'), redis.call('TIME') }

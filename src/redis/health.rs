@@ -24,6 +24,10 @@ pub struct Health {
     pub memory_used: u64,
     /// `maxmemory`; `None` when there is no limit.
     pub memory_limit: Option<u64>,
+    /// Whether every write goes to a file as well (appendonly).
+    pub appends: bool,
+    /// Replicas that follow it now.
+    pub replicas: u64,
     /// The server's clock, for the skew against ours.
     pub clock: Timestamp,
     run_id: String,
@@ -72,6 +76,8 @@ impl Health {
             evicted_keys: number("evicted_keys")?,
             memory_used: number("used_memory")?,
             memory_limit: Some(number("maxmemory")?).filter(|limit| *limit > 0),
+            appends: number("aof_enabled")? == 1,
+            replicas: number("connected_slaves")?,
             clock: Timestamp::from(clock),
             run_id: text("run_id")?,
         })
@@ -150,6 +156,8 @@ mod tests {
             evicted_keys,
             memory_used: 1,
             memory_limit: None,
+            appends: true,
+            replicas: 2,
             clock: Timestamp::from_unix_seconds(0).unwrap(),
             run_id: "aa".into(),
         }

@@ -88,6 +88,7 @@ impl Token {
                 // The first error is the one to report.
                 let _ = session.destroy_object(private);
                 let _ = session.destroy_object(public);
+                module.destroyed_objects();
             }
             Ok(AuditKey { number, public_key: checked?, label, object_id })
         };

@@ -95,7 +95,7 @@ impl From<CryptokiError> for Error {
 }
 
 /// `CKR_…` as the standard writes it: `SessionHandleInvalid` becomes `CKR_SESSION_HANDLE_INVALID`.
-fn ckr_name(code: RvError) -> String {
+pub(super) fn ckr_name(code: RvError) -> String {
     let debug = format!("{code:?}");
     let mut name = String::from("CKR");
     for character in debug.chars() {

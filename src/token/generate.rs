@@ -82,6 +82,7 @@ pub(super) fn generate(
                 // since no record names it.
                 let _ = session.destroy_object(private);
                 let _ = session.destroy_object(public);
+                module.destroyed_objects();
                 Err(error)
             }
         }

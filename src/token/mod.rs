@@ -5,12 +5,15 @@
 //! deadline for every call, so that nothing asynchronous ever waits inside PKCS#11.
 
 mod audit_key;
+mod capacity;
 mod certificate;
 mod config;
 mod error;
+pub mod explain;
 mod generate;
 mod lane;
 mod ledger;
+mod look;
 mod mechanism;
 mod module;
 pub mod provision;
@@ -34,6 +37,7 @@ pub use config::{Config, PinSource};
 pub use error::{CallError, Error, PinProblem};
 pub use generate::{GenerateRequest, GeneratedKey};
 pub use ledger::DataObjectLedger;
+pub use look::{Look, Seen, look};
 pub use module::TokenIdentity;
 pub use template::{KeyAttributes, OptionalAttribute};
 pub use uri::{InvalidUri, TokenUri};
@@ -93,7 +97,7 @@ impl Token {
     pub fn open(config: &Config, pin: &SecretString) -> Result<Self, Error> {
         let module = Arc::new(Module::open(config, pin)?);
         Ok(Self {
-            signing: Lane::start("token-sign", config.workers, config.queue, &module)?,
+            signing: Lane::start("token-sign", module.workers(config.workers), config.queue, &module)?,
             // One worker: generations and destructions are serialised.
             lifecycle: Lane::start("token-lifecycle", 1, 64, &module)?,
             // A revocation is a record: it must not wait for a generation either.

@@ -21,7 +21,7 @@ use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockRead
 use secrecy::SecretString;
 
 use super::{
-    Config, Error, OptionalAttribute, PinProblem, TokenUri,
+    Config, Error, OptionalAttribute, PinProblem, TokenUri, capacity,
     error::{Remedy, remedy},
     mechanism,
     recovery::Recovery,
@@ -71,6 +71,9 @@ pub(super) struct Module {
     recovery: Mutex<Recovery>,
     /// Objects of ours were seen on it.
     has_objects: AtomicBool,
+    /// Counts what was destroyed: some modules give the handle of a destroyed object to the next one
+    /// (tpm2-pkcs11), although a handle names one object as long as the session lives (PKCS#11 v3.1 §2.3).
+    destructions: AtomicU64,
     /// Some modules hand the same number to two threads that open sessions at once (tpm2-pkcs11).
     opening: Mutex<()>,
     /// Held while objects are looked for, made or destroyed, where the profile asks for it.
@@ -87,6 +90,8 @@ pub(super) trait HoldsSession: Send + Sync {
 /// keeps it.
 pub(super) struct Connection {
     slot: Slot,
+    /// That this application may have.
+    most_sessions: Option<u64>,
     /// `Session` is not Sync; nothing is ever called on this one.
     _anchor: Mutex<Session>,
 }
@@ -111,6 +116,7 @@ impl Module {
                 holders: Mutex::default(),
                 recovery: Mutex::default(),
                 has_objects: AtomicBool::new(false),
+                destructions: AtomicU64::new(0),
                 opening: Mutex::new(()),
                 objects: config.objects_one_at_a_time.then(|| ReentrantMutex::new(())),
             }),
@@ -233,6 +239,16 @@ impl Module {
         Ok(())
     }
 
+    /// What this number was when a handle was found, it must be when the handle is used.
+    pub fn destructions(&self) -> u64 {
+        self.destructions.load(Ordering::Acquire)
+    }
+
+    /// Handles may name other objects now.
+    pub fn destroyed_objects(&self) {
+        self.destructions.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// An object of ours was destroyed: it may have been the last one.
     pub fn may_be_empty(&self) {
         self.has_objects.store(false, Ordering::Relaxed);
@@ -240,6 +256,11 @@ impl Module {
 
     pub fn identity(&self) -> &TokenIdentity {
         &self.identity
+    }
+
+    /// As many workers as wanted, or as the token has sessions for.
+    pub fn workers(&self, wanted: usize) -> usize {
+        capacity::workers(wanted, self.connected().0.as_ref().and_then(|connection| connection.most_sessions))
     }
 
     pub fn algorithms(&self) -> &[Algorithm] {
@@ -291,7 +312,8 @@ fn connect(context: &Pkcs11, uri: &TokenUri, pin: &SecretString) -> Result<(Conn
         }
         Err(other) => return Err(other.into()),
     }
-    Ok((Connection { slot, _anchor: Mutex::new(anchor) }, TokenIdentity::of(&info)))
+    let most_sessions = capacity::most_sessions(&info);
+    Ok((Connection { slot, most_sessions, _anchor: Mutex::new(anchor) }, TokenIdentity::of(&info)))
 }
 
 /// The algorithms that the profile names, or else those found out.
@@ -303,12 +325,18 @@ fn offered_by(config: &Config, context: &Pkcs11, connection: &Connection) -> Res
 }
 
 /// The one initialised token that the URI names. Slot numbers are not looked at: they change.
-fn find_token(context: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), Error> {
+pub(super) fn find_token(context: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), Error> {
     let mut matching = Vec::new();
     let mut present = Vec::new();
     for slot in context.get_slots_with_token()? {
-        // One broken token must not hide the others.
-        let Ok(info) = context.get_token_info(slot) else { continue };
+        let info = match context.get_token_info(slot) {
+            Ok(info) => info,
+            // One broken token must not hide the others.
+            Err(error) => {
+                present.push(format!("one in slot {} whose information cannot be read ({error})", slot.id()));
+                continue;
+            }
+        };
         if !info.token_initialized() {
             continue;
         }
@@ -330,22 +358,25 @@ fn find_token(context: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), Err
 
 /// Looks at the PIN's flags before it is tried: a failed try on the last one would lock the token.
 fn refuse_risky_pin(info: &TokenInfo) -> Result<(), Error> {
-    if info.user_pin_locked() {
-        return Err(Error::Pin(PinProblem::Locked));
-    }
-    if info.user_pin_final_try() {
-        return Err(Error::Pin(PinProblem::FinalTry));
-    }
-    if info.user_pin_to_be_changed() {
-        return Err(Error::Pin(PinProblem::MustBeChanged));
-    }
-    if !info.user_pin_initialized() {
-        return Err(Error::Pin(PinProblem::NotInitialised));
+    if let Some(problem) = pin_problem(info) {
+        return Err(Error::Pin(problem));
     }
     if info.user_pin_count_low() {
         tracing::warn!("a wrong user PIN was tried on this token since the last good login");
     }
     Ok(())
+}
+
+/// What the token's flags say against trying the PIN.
+pub(super) fn pin_problem(info: &TokenInfo) -> Option<PinProblem> {
+    [
+        (info.user_pin_locked(), PinProblem::Locked),
+        (info.user_pin_final_try(), PinProblem::FinalTry),
+        (info.user_pin_to_be_changed(), PinProblem::MustBeChanged),
+        (!info.user_pin_initialized(), PinProblem::NotInitialised),
+    ]
+    .into_iter()
+    .find_map(|(holds, problem)| holds.then_some(problem))
 }
 
 /// Which of our algorithms the token really does. The mechanism list does not name curves, so each

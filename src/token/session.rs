@@ -44,9 +44,10 @@ struct Live {
     module: Arc<Module>,
     session: Session,
     private_keys: HashMap<Vec<u8>, ObjectHandle>,
-    /// Data objects of ours never change, and a handle names one object as long as the session
-    /// lives (PKCS#11 v3.1 §2.3): each is read once.
+    /// Data objects of ours never change: each is read once.
     data_objects: Vec<(ObjectHandle, StoredRecord)>,
+    /// [`Module::destructions`] when the handles were found.
+    destructions: u64,
 }
 
 /// Whether a call looks for, makes or destroys objects, and so is made alone.
@@ -95,6 +96,7 @@ impl TokenSession {
         let mut kept = self.live.0.lock();
         let live = kept.take().map_or_else(|| Live::new(&self.module, connection.as_ref()), Ok);
         let result = live.and_then(|mut live| {
+            live.forget_reused_handles();
             let done = call(&mut live)?;
             *kept = Some(live);
             Ok(done)
@@ -112,6 +114,14 @@ impl TokenSession {
             // Whether it succeeds is for the next call to see.
             let _ = self.module.reopen(seen);
         }
+        result
+    }
+
+    /// The same for what destroys objects.
+    fn destructively<T>(&mut self, call: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        let result = self.exclusively(call);
+        // It may have destroyed something even if it failed.
+        self.module.destroyed_objects();
         result
     }
 
@@ -168,7 +178,7 @@ impl TokenSession {
         at: i64,
         chain: &[CertificateParts],
     ) -> Result<(), Error> {
-        self.exclusively(|session| {
+        self.destructively(|session| {
             let stored = [Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(object_id.to_vec())];
             let earlier = session.find_objects(&stored)?;
             for (index, parts) in chain.iter().enumerate().rev() {
@@ -191,6 +201,7 @@ impl TokenSession {
             let ours = [Attribute::Class(ObjectClass::DATA), Attribute::Application(APPLICATION.into())];
             let present = live.session.find_objects(&ours)?;
             live.module.expect_objects(!present.is_empty())?;
+            one_handle_each(&present)?;
             live.data_objects.retain(|(handle, _)| present.contains(handle));
             for handle in present {
                 if !live.data_objects.iter().any(|(known, _)| *known == handle) {
@@ -205,7 +216,7 @@ impl TokenSession {
 
     /// Destroys the data objects of ours with this label.
     pub fn destroy_data_object(&mut self, label: &str) -> Result<(), Error> {
-        self.exclusively(|session| {
+        self.destructively(|session| {
             let template = [
                 Attribute::Class(ObjectClass::DATA),
                 Attribute::Application(APPLICATION.into()),
@@ -244,7 +255,7 @@ impl TokenSession {
     /// gone. True when it was there.
     pub fn destroy_private_key(&mut self, object_id: &[u8]) -> Result<bool, Error> {
         let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Id(object_id.to_vec())];
-        let found = self.exclusively(|session| {
+        let found = self.destructively(|session| {
             let found = session.find_objects(&template)?;
             for handle in &found {
                 session.destroy_object(*handle)?;
@@ -258,7 +269,7 @@ impl TokenSession {
 
     /// Destroys every object with this CKA_ID: what a generation that never finished left behind.
     pub fn destroy_leftovers(&mut self, object_id: &[u8], prefix: &str) -> Result<(), Error> {
-        self.exclusively(|session| {
+        self.destructively(|session| {
             for handle in session.find_objects(&[Attribute::Id(object_id.to_vec())])? {
                 if label(session, handle)?.starts_with(prefix) {
                     session.destroy_object(handle)?;
@@ -295,7 +306,18 @@ impl Live {
             module: Arc::clone(module),
             private_keys: HashMap::new(),
             data_objects: Vec::new(),
+            destructions: module.destructions(),
         })
+    }
+
+    /// After a destruction the handles that are known may name other objects.
+    fn forget_reused_handles(&mut self) {
+        let destructions = self.module.destructions();
+        if self.destructions != destructions {
+            self.private_keys.clear();
+            self.data_objects.clear();
+            self.destructions = destructions;
+        }
     }
 
     /// The private key's handle, looked up by class too: some tokens break when C_Sign is given a
@@ -320,6 +342,13 @@ impl Live {
             }
         }
     }
+}
+
+/// tpm2-pkcs11 gives a new object the handle of another one after the first object on the token was
+/// destroyed, until it is initialized again: what is read through such a handle is the wrong object.
+fn one_handle_each(found: &[ObjectHandle]) -> Result<(), Error> {
+    let repeated = found.iter().enumerate().any(|(at, handle)| found[..at].contains(handle));
+    if repeated { Err(Error::Lost("the module gives two objects the same handle")) } else { Ok(()) }
 }
 
 /// What the token reports of one private key object.

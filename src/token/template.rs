@@ -19,10 +19,23 @@ pub enum OptionalAttribute {
     Copyable,
     #[serde(rename = "CKA_DECRYPT")]
     Decrypt,
+    /// Of the public key.
+    #[serde(rename = "CKA_ENCRYPT")]
+    Encrypt,
     #[serde(rename = "CKA_MODIFIABLE")]
     Modifiable,
+    /// Of the public key, which others may then not see without a login.
+    #[serde(rename = "CKA_PRIVATE")]
+    Private,
+    #[serde(rename = "CKA_SIGN_RECOVER")]
+    SignRecover,
     #[serde(rename = "CKA_START_DATE")]
     Dates,
+    #[serde(rename = "CKA_UNWRAP")]
+    Unwrap,
+    /// Of the public key.
+    #[serde(rename = "CKA_WRAP")]
+    Wrap,
 }
 
 impl OptionalAttribute {
@@ -33,8 +46,13 @@ impl OptionalAttribute {
             Self::AllowedMechanisms => "CKA_ALLOWED_MECHANISMS",
             Self::Copyable => "CKA_COPYABLE",
             Self::Decrypt => "CKA_DECRYPT",
+            Self::Encrypt => "CKA_ENCRYPT",
             Self::Modifiable => "CKA_MODIFIABLE",
+            Self::Private => "CKA_PRIVATE",
+            Self::SignRecover => "CKA_SIGN_RECOVER",
             Self::Dates => "CKA_START_DATE",
+            Self::Unwrap => "CKA_UNWRAP",
+            Self::Wrap => "CKA_WRAP",
         }
     }
 }
@@ -65,18 +83,21 @@ pub(super) fn public_key(
 pub(super) fn undated_public_key(naming: &Naming<'_>, omit: &[OptionalAttribute]) -> Vec<Attribute> {
     let mut template = vec![
         Attribute::Token(true),
-        Attribute::Private(false),
         Attribute::Verify(true),
-        Attribute::Encrypt(false),
-        Attribute::Wrap(false),
         Attribute::Derive(false),
         Attribute::EcParams(mechanism::ec_params(naming.algorithm)),
         Attribute::Id(naming.id.to_vec()),
         Attribute::Label(naming.label.as_bytes().to_vec()),
     ];
-    if !omit.contains(&OptionalAttribute::Modifiable) {
-        template.push(Attribute::Modifiable(false));
-    }
+    template.extend(wanted(
+        omit,
+        [
+            (OptionalAttribute::Private, Attribute::Private(false)),
+            (OptionalAttribute::Encrypt, Attribute::Encrypt(false)),
+            (OptionalAttribute::Wrap, Attribute::Wrap(false)),
+            (OptionalAttribute::Modifiable, Attribute::Modifiable(false)),
+        ],
+    ));
     template
 }
 
@@ -88,26 +109,31 @@ pub(super) fn private_key(naming: &Naming<'_>, omit: &[OptionalAttribute]) -> Ve
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
         Attribute::Sign(true),
-        Attribute::SignRecover(false),
-        Attribute::Unwrap(false),
         Attribute::Derive(false),
         Attribute::Id(naming.id.to_vec()),
         Attribute::Label(naming.label.as_bytes().to_vec()),
     ];
-    let wanted = |part| !omit.contains(&part);
-    if wanted(OptionalAttribute::Decrypt) {
-        template.push(Attribute::Decrypt(false));
-    }
-    if wanted(OptionalAttribute::Modifiable) {
-        template.push(Attribute::Modifiable(false));
-    }
-    if wanted(OptionalAttribute::Copyable) {
-        template.push(Attribute::Copyable(false));
-    }
-    if wanted(OptionalAttribute::AllowedMechanisms) {
-        template.push(Attribute::AllowedMechanisms(vec![mechanism::allowed(naming.algorithm)]));
-    }
+    let mechanisms = vec![mechanism::allowed(naming.algorithm)];
+    template.extend(wanted(
+        omit,
+        [
+            (OptionalAttribute::SignRecover, Attribute::SignRecover(false)),
+            (OptionalAttribute::Unwrap, Attribute::Unwrap(false)),
+            (OptionalAttribute::Decrypt, Attribute::Decrypt(false)),
+            (OptionalAttribute::Modifiable, Attribute::Modifiable(false)),
+            (OptionalAttribute::Copyable, Attribute::Copyable(false)),
+            (OptionalAttribute::AllowedMechanisms, Attribute::AllowedMechanisms(mechanisms)),
+        ],
+    ));
     template
+}
+
+/// What the profile does not leave out.
+fn wanted<const N: usize>(
+    omit: &[OptionalAttribute],
+    parts: [(OptionalAttribute, Attribute); N],
+) -> impl Iterator<Item = Attribute> {
+    parts.into_iter().filter_map(|(part, attribute)| (!omit.contains(&part)).then_some(attribute))
 }
 
 /// CK_DATE of a timestamp's day in UTC.
