@@ -10,6 +10,7 @@ mod certificates;
 mod continuity;
 mod crashes;
 mod documents;
+mod fault_module;
 mod fleet;
 mod front_door;
 mod generated_requests;
