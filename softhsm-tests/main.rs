@@ -11,6 +11,7 @@ mod continuity;
 mod crashes;
 mod documents;
 mod fault_module;
+mod faults;
 mod fleet;
 mod front_door;
 mod generated_requests;
