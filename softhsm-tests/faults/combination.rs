@@ -61,8 +61,20 @@ pub struct Fault {
 #[derive(Debug, Default)]
 pub struct Tally {
     pub faults: usize,
-    pub slowest: Duration,
-    pub logins: u64,
+    /// The longest time from the end of a fault until everything worked.
+    slowest: Duration,
+    /// The most logins during one fault.
+    logins: u64,
+}
+
+impl Tally {
+    pub fn with(self, other: &Self) -> Self {
+        Self {
+            faults: self.faults + other.faults,
+            slowest: self.slowest.max(other.slowest),
+            logins: self.logins.max(other.logins),
+        }
+    }
 }
 
 /// An appliance on a token that fails, and what is to hold at the end.
@@ -75,11 +87,11 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub fn new(point: Point) -> Self {
         let (site, faults) = Site::with_key().faulty();
         // Whatever fails while the ledger is read shows at once.
-        let quick = "[fleet]\nsingle = true\nlease = \"300ms\"\nrefresh = \"100ms\"\n[http]";
-        site.edit_config("[http]", quick);
+        let quick = if point == Point::Find { "lease = \"300ms\"\nrefresh = \"100ms\"\n" } else { "" };
+        site.edit_config("[http]", &format!("[fleet]\nsingle = true\n{quick}[http]"));
         site.edit_config("[key_policy]", "[key_policy]\nmaximum_pending = 1000");
         let appliance = Some(site.serve().unwrap());
         Self { site, faults, appliance, since_start: 0, tally: Tally::default() }

@@ -3,4 +3,5 @@
 
 mod answers;
 mod combination;
+mod hung;
 mod sweep;

@@ -37,6 +37,9 @@ enum Command {
     /// Verify or export an audit trail.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Only what [`ExitCode::end_at_once`] needs.
+    #[command(name = ExitCode::END, hide = true)]
+    EndWith { code: u8 },
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +68,7 @@ impl Cli {
             Command::Audit(command) => audit::run(&command),
             Command::Init(file) => file.load().and_then(|config| init::run(&config)),
             Command::Key(command) => key::run(&command),
+            Command::EndWith { code } => std::process::exit(code.into()),
         };
         result.unwrap_or_else(|code| code)
     }
