@@ -4,4 +4,5 @@
 mod answers;
 mod combination;
 mod hung;
+mod load;
 mod sweep;
