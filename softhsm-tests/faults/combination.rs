@@ -79,9 +79,10 @@ impl Tally {
 
 /// An appliance on a token that fails, and what is to hold at the end.
 pub struct Place {
+    /// Dropped before the directory with its log.
+    appliance: Option<Appliance>,
     site: Site,
     faults: Faults,
-    appliance: Option<Appliance>,
     since_start: usize,
     tally: Tally,
 }
@@ -119,7 +120,9 @@ impl Place {
     fn signs(&self) -> bool {
         let answer = self.appliance().try_attest();
         assert!(matches!(answer.status, 200 | 503), "{}", answer.text());
-        answer.status == 200
+        let signed = answer.status == 200;
+        assert!(!signed || answer.json()["issuer"]["key_id"] == key(1), "{}", answer.text());
+        signed
     }
 
     fn generate(&self) -> appliance::Answer {
@@ -246,7 +249,6 @@ impl Place {
             }
         }
         self.tally.slowest = self.tally.slowest.max(begun.elapsed());
-        assert_eq!(self.appliance().signing_key(), key(1), "{fault:?}");
     }
 
     /// The keys on the token are those of the ledger, each once, and one of them is active.

@@ -45,11 +45,13 @@ impl Answers {
 /// Asks for attestations from several threads, until enough was signed.
 fn ask(appliance: &Appliance, clients: usize, enough: usize) -> Answers {
     let (answers, signed, stop) = (Mutex::new(Answers::default()), AtomicUsize::new(0), AtomicBool::new(false));
+    let begun = Instant::now();
     thread::scope(|scope| {
         for _ in 0..clients {
             scope.spawn(|| {
                 let client = Client::new(&appliance.api);
                 while !stop.load(Ordering::Relaxed) {
+                    assert!(begun.elapsed() < Duration::from_secs(180), "too slow");
                     let nonce = client.nonce().unwrap();
                     let begun = Instant::now();
                     let answer = client.post("/api/v1/attestations", &attestation_request(&nonce)).unwrap();
