@@ -27,8 +27,8 @@ bench-trail:
 	@cargo bench --locked --bench trail
 
 lint:
-	@cargo fmt --check
-	@cargo clippy --locked --all-targets -- --deny warnings
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets -- --deny warnings
 
 # The Debian package, in target/debian. Times inside it are those of the last commit, so that the same
 # sources give the same package.

@@ -12,6 +12,8 @@ mod continuity;
 mod crashes;
 mod doctor;
 mod documents;
+mod fault_module;
+mod faults;
 mod fleet;
 mod front_door;
 mod generated_requests;

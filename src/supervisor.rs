@@ -69,7 +69,8 @@ impl Signals {
     }
 }
 
-/// Serves until SIGTERM or SIGINT (0), or until the audit trail fails (70).
+/// Serves until SIGTERM or SIGINT (0), until the audit trail fails (70), or until so many calls to the
+/// token hang that only a new process can use it (69).
 pub async fn run(
     servers: Servers,
     service: &Arc<Service>,
@@ -81,7 +82,7 @@ pub async fn run(
     let Signals { mut terminate, mut interrupt, rotate, hang_up } = signals;
     let (stop, patience) = (servers.stop_handle(), leave + servers.drain() + LAST_WORDS);
     let chores = [
-        tokio::spawn(feed_watchdog(servers.pulse())),
+        tokio::spawn(feed_watchdog(Arc::clone(service), servers.pulse())),
         tokio::spawn(chores(Arc::clone(service), rotate)),
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
@@ -97,6 +98,7 @@ pub async fn run(
         _ = terminate.recv() => ExitCode::Success,
         _ = interrupt.recv() => ExitCode::Success,
         () = service.audit.failed() => ExitCode::Software,
+        () = service.token.until_stuck() => ExitCode::Unavailable,
         ended = &mut serving => {
             tracing::error!(result = ?ended, "the server ended by itself");
             ExitCode::Software
@@ -234,17 +236,18 @@ async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Si
 }
 
 /// Tells systemd again and again that the process lives, for as long as every thread that serves turns.
-/// A token that hangs is no reason to stop: a network HSM that is away looks the same, health says so,
-/// and a restart would only try the PIN once more.
-async fn feed_watchdog(pulse: Pulse) {
+/// A token that is away is no reason to stop: health says so, and a restart would only try the PIN once
+/// more. One that more calls hang in than are given up is: if the process does not end, systemd ends it.
+async fn feed_watchdog(service: Arc<Service>, pulse: Pulse) {
     let Some(period) = systemd::watchdog() else { return };
     let mut beat = tokio::time::interval(period / 3);
     loop {
         beat.tick().await;
-        if pulse.is_steady(period / 2) {
+        let (steady, stuck) = (pulse.is_steady(period / 2), service.token.is_stuck());
+        if steady && !stuck {
             systemd::alive();
         } else {
-            tracing::error!("a thread that serves requests hangs: the watchdog is not told that all is well");
+            tracing::error!(steady, stuck, "a thread or the token hangs: the watchdog is not told that all is well");
         }
     }
 }

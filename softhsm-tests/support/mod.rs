@@ -4,6 +4,7 @@ pub mod appliance;
 pub mod client;
 pub mod curl;
 pub mod dice;
+pub mod faults;
 pub mod guarded;
 pub mod http;
 pub mod modules;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::{
     appliance::{Appliance, BINARY},
+    faults::Faults,
     pkcs11_tool::Pkcs11Tool,
     softhsm::{MODULE, SoftHsm},
     spy::Spy,
@@ -62,6 +63,14 @@ impl Site {
         self.edit_config(MODULE, Spy::module());
         self.environment.extend(spy.environment());
         (self, spy)
+    }
+
+    /// Puts the module that fails as it is told between the appliance and the token.
+    pub fn faulty(mut self) -> (Self, Faults) {
+        let faults = Faults::new(self.home.path());
+        self.edit_config(MODULE, Faults::module().to_str().unwrap());
+        self.environment.extend(faults.environment());
+        (self, faults)
     }
 
     /// Runs with one more environment variable.

@@ -46,6 +46,9 @@ enum Command {
     /// Verify or export an audit trail.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Only what [`ExitCode::end_at_once`] needs.
+    #[command(name = ExitCode::END, hide = true)]
+    EndWith { code: u8 },
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,6 +83,7 @@ impl Cli {
             Command::Init(options) => setup::run(&options),
             Command::Token(command) => token::run(&command),
             Command::Key(command) => key::run(&command),
+            Command::EndWith { code } => std::process::exit(code.into()),
         };
         result.unwrap_or_else(|code| code)
     }

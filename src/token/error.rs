@@ -37,6 +37,9 @@ pub enum Error {
     Lost(&'static str),
     #[error("the PIN cannot be read again: {0}")]
     PinSource(String),
+    /// The PIN went to the token, which says nothing of it.
+    #[error("the login failed: {0}")]
+    Login(CallError),
     #[error("{0}")]
     Call(#[from] CallError),
 }
@@ -116,13 +119,18 @@ pub(super) enum Remedy {
     /// The connection was lost: the module is finalized and initialized again, once for all workers,
     /// and logged in.
     Reopen,
+    /// The token has no room for it now: whoever asks may come again, and nothing is torn down.
+    Later,
     /// The PIN was refused: nobody tries it again before somebody has looked.
     Pin(PinProblem),
+    /// The token or its module is not set up for what we do: the same call gets the same answer until
+    /// somebody changes that.
+    Configuration,
     /// The same call would get the same answer.
     Refusal,
 }
 
-/// The decision for every code of PKCS#11 v3.1 §6.
+/// The decision for every code of PKCS#11 v3.2 §5.1 (README, "When the token fails", shows the same).
 pub(super) fn remedy(code: RvError) -> Remedy {
     use RvError as Ckr;
     match code {
@@ -136,37 +144,31 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::Cancel
         | Ckr::FunctionCanceled => Remedy::FreshSession,
 
-        // Modules answer with these whatever has happened to the token or the way to it.
-        Ckr::GeneralError
-        | Ckr::FunctionFailed
-        | Ckr::HostMemory
-        | Ckr::DeviceError
-        | Ckr::DeviceMemory
-        | Ckr::DeviceRemoved
-        | Ckr::TokenNotPresent
-        | Ckr::TokenNotRecognized
-        | Ckr::SlotIdInvalid
-        | Ckr::SessionCount
-        | Ckr::UserNotLoggedIn
-        | Ckr::UserAnotherAlreadyLoggedIn
-        | Ckr::UserTooManyTypes
-        | Ckr::CryptokiNotInitialized
-        | Ckr::CryptokiAlreadyInitialized
-        | Ckr::MutexBad
-        | Ckr::MutexNotLocked
-        | Ckr::CantLock
-        | Ckr::RandomNoRng
-        | Ckr::VendorDefined(_)
-        | Ckr::UnknownErrorCode(_) => Remedy::Reopen,
+        Ckr::SessionCount => Remedy::Later,
 
         Ckr::PinIncorrect | Ckr::PinInvalid | Ckr::PinLenRange => Remedy::Pin(PinProblem::Incorrect),
         Ckr::PinLocked => Remedy::Pin(PinProblem::Locked),
         Ckr::PinExpired => Remedy::Pin(PinProblem::MustBeChanged),
         Ckr::UserPinNotInitialized => Remedy::Pin(PinProblem::NotInitialised),
 
+        Ckr::NeedToCreateThreads
+        | Ckr::CurveNotSupported
+        | Ckr::DomainParamsInvalid
+        | Ckr::FunctionNotSupported
+        | Ckr::KeyFunctionNotPermitted
+        | Ckr::KeySizeRange
+        | Ckr::KeyTypeInconsistent
+        | Ckr::LibraryLoadFailed
+        | Ckr::MechanismInvalid
+        | Ckr::MechanismParamInvalid
+        | Ckr::SessionReadOnly
+        | Ckr::SessionReadOnlyExists
+        | Ckr::SessionReadWriteSoExists
+        | Ckr::TokenWriteProtected
+        | Ckr::UserTypeInvalid => Remedy::Configuration,
+
         Ckr::ArgumentsBad
         | Ckr::NoEvent
-        | Ckr::NeedToCreateThreads
         | Ckr::AttributeReadOnly
         | Ckr::AttributeSensitive
         | Ckr::AttributeTypeInvalid
@@ -177,40 +179,27 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::EncryptedDataInvalid
         | Ckr::EncryptedDataLenRange
         | Ckr::FunctionNotParallel
-        | Ckr::FunctionNotSupported
-        | Ckr::CurveNotSupported
-        | Ckr::KeySizeRange
-        | Ckr::KeyTypeInconsistent
         | Ckr::KeyNotNeeded
         | Ckr::KeyNeeded
         | Ckr::KeyIndigestible
-        | Ckr::KeyFunctionNotPermitted
         | Ckr::KeyNotWrappable
         | Ckr::KeyUnextractable
-        | Ckr::MechanismInvalid
-        | Ckr::MechanismParamInvalid
         | Ckr::SessionParallelNotSupported
-        | Ckr::SessionReadOnly
         | Ckr::SessionExists
-        | Ckr::SessionReadOnlyExists
-        | Ckr::SessionReadWriteSoExists
         | Ckr::SignatureInvalid
         | Ckr::SignatureLenRange
         | Ckr::TemplateIncomplete
         | Ckr::TemplateInconsistent
-        | Ckr::TokenWriteProtected
         | Ckr::UnwrappingKeyHandleInvalid
         | Ckr::UnwrappingKeySizeRange
         | Ckr::UnwrappingKeyTypeInconsistent
         | Ckr::UserAlreadyLoggedIn
-        | Ckr::UserTypeInvalid
         | Ckr::WrappedKeyInvalid
         | Ckr::WrappedKeyLenRange
         | Ckr::WrappingKeyHandleInvalid
         | Ckr::WrappingKeySizeRange
         | Ckr::WrappingKeyTypeInconsistent
         | Ckr::RandomSeedNotSupported
-        | Ckr::DomainParamsInvalid
         | Ckr::BufferTooSmall
         | Ckr::SavedStateInvalid
         | Ckr::InformationSensitive
@@ -218,11 +207,50 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::NewPinMode
         | Ckr::NextOtp
         | Ckr::ExceededMaxIterations
-        | Ckr::FipsSelfTestFailed
-        | Ckr::LibraryLoadFailed
         | Ckr::PinTooWeak
         | Ckr::PublicKeyInvalid
         | Ckr::FunctionRejected => Remedy::Refusal,
+
+        // Modules answer with these whatever has happened to the token or the way to it.
+        Ckr::GeneralError
+        | Ckr::FunctionFailed
+        | Ckr::HostMemory
+        | Ckr::DeviceError
+        | Ckr::DeviceMemory
+        | Ckr::DeviceRemoved
+        | Ckr::TokenNotPresent
+        | Ckr::TokenNotRecognized
+        | Ckr::SlotIdInvalid
+        | Ckr::UserNotLoggedIn
+        | Ckr::UserAnotherAlreadyLoggedIn
+        | Ckr::UserTooManyTypes
+        | Ckr::CryptokiNotInitialized
+        | Ckr::CryptokiAlreadyInitialized
+        | Ckr::MutexBad
+        | Ckr::MutexNotLocked
+        | Ckr::CantLock
+        | Ckr::RandomNoRng
+        | Ckr::FipsSelfTestFailed
+        | Ckr::VendorDefined(_) => Remedy::Reopen,
+
+        Ckr::UnknownErrorCode(number) => of_number(number),
+    }
+}
+
+/// The decision for the codes of PKCS#11 v3.0 to v3.2 that cryptoki has no names for.
+fn of_number(code: u64) -> Remedy {
+    match code {
+        // CKR_OPERATION_CANCEL_FAILED, CKR_PENDING
+        0x202 | 0x204 => Remedy::FreshSession,
+        // CKR_TOKEN_RESOURCE_EXCEEDED
+        0x201 => Remedy::Later,
+        // CKR_PARAMETER_SET_NOT_SUPPORTED
+        0x209 => Remedy::Configuration,
+        // CKR_AEAD_DECRYPT_FAILED, CKR_KEY_EXHAUSTED, CKR_SESSION_ASYNC_NOT_SUPPORTED,
+        // CKR_SEED_RANDOM_REQUIRED, CKR_OPERATION_NOT_VALIDATED
+        0x42 | 0x203 | 0x205 | 0x206 | 0x207 => Remedy::Refusal,
+        // CKR_TOKEN_NOT_INITIALIZED, and what no standard knows.
+        _ => Remedy::Reopen,
     }
 }
 
@@ -232,7 +260,7 @@ impl Error {
     /// its directory is away.
     pub(super) fn remedy(&self) -> Remedy {
         match self {
-            Self::Call(call) => call.code().map_or(Remedy::FreshSession, remedy),
+            Self::Call(call) | Self::Login(call) => call.code().map_or(Remedy::FreshSession, remedy),
             Self::KeyMissing { .. } => Remedy::FreshSession,
             Self::Lost(_) | Self::NoToken { .. } => Remedy::Reopen,
             Self::Pin(problem) => Remedy::Pin(*problem),
@@ -252,6 +280,9 @@ impl Error {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
+            Self::Call(call) | Self::Login(call) => {
+                call.code().is_some_and(|code| remedy(code) == Remedy::Configuration)
+            }
             // A token that others are logging in to can look like this for a moment; no PIN was tried.
             Self::Pin(PinProblem::NotInitialised)
             | Self::Initialize { .. }
@@ -262,8 +293,7 @@ impl Error {
             | Self::Deadline(_)
             | Self::BadSignature
             | Self::Lost(_)
-            | Self::PinSource(_)
-            | Self::Call(_) => false,
+            | Self::PinSource(_) => false,
             Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
         }
     }
@@ -271,11 +301,76 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
+    use cryptoki::error::Rv;
+    use fault_module::CODES;
+
     use super::*;
 
     #[test]
     fn codes_are_written_as_the_standard_writes_them() {
         assert_eq!(ckr_name(RvError::SessionHandleInvalid), "CKR_SESSION_HANDLE_INVALID");
         assert_eq!(ckr_name(RvError::GeneralError), "CKR_GENERAL_ERROR");
+    }
+
+    fn decided(code: u64) -> Remedy {
+        match Rv::from(code) {
+            Rv::Error(code) => remedy(code),
+            Rv::Ok => panic!("no error"),
+        }
+    }
+
+    /// The rows of the table, with the names of their codes.
+    fn rows() -> String {
+        let rows = [
+            ("made once more in a fresh session, where handles are looked for anew", &[Remedy::FreshSession][..]),
+            (
+                "module finalized, initialized and logged in to again, once for all workers; then made once more",
+                &[Remedy::Reopen],
+            ),
+            ("refused for now; nothing is torn down", &[Remedy::Later]),
+            (
+                "a PIN is never tried again before a restart",
+                &[
+                    Remedy::Pin(PinProblem::Incorrect),
+                    Remedy::Pin(PinProblem::Locked),
+                    Remedy::Pin(PinProblem::MustBeChanged),
+                ],
+            ),
+            ("no PIN was tried; the token is looked at again", &[Remedy::Pin(PinProblem::NotInitialised)]),
+            (
+                "refused: module, token or configuration must be changed; at start exit code 78",
+                &[Remedy::Configuration],
+            ),
+            ("refused: the same call would get the same answer", &[Remedy::Refusal]),
+        ];
+        let row = |(what, remedies): &(&str, &[Remedy])| {
+            let codes = CODES.iter().filter(|(_, code)| remedies.contains(&decided(*code)));
+            let names: Vec<_> = codes.map(|(name, _)| name.strip_prefix("CKR_").unwrap()).collect();
+            format!("| {what} | {} |\n", names.join(", "))
+        };
+        rows.iter().map(row).collect::<Vec<_>>().concat()
+    }
+
+    #[test]
+    fn the_table_in_the_readme_is_the_table() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&rows()), "README.md, \"When the token fails\", must have:\n{}", rows());
+        let listed: usize = rows().lines().map(|row| row.split('|').nth(2).unwrap().split(',').count()).sum();
+        assert_eq!(listed, CODES.len(), "each code stands in one row");
+    }
+
+    #[test]
+    fn what_no_standard_knows_is_a_lost_connection() {
+        for code in [0x4, 0x7777, 0x8000_0001, 0xce53_4351] {
+            assert_eq!(decided(code), Remedy::Reopen, "{code:#x}");
+        }
+    }
+
+    #[test]
+    fn only_what_says_so_is_a_wrong_pin() {
+        let wrong = |(_, code): &&(&str, u64)| matches!(decided(*code), Remedy::Pin(_));
+        let names: Vec<_> = CODES.iter().filter(wrong).map(|(name, _)| *name).collect();
+        assert!(names.iter().all(|name| name.contains("PIN")), "{names:?}");
+        assert_eq!(names.len(), 6);
     }
 }

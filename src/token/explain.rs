@@ -80,6 +80,17 @@ fn advice(remedy: Remedy) -> (&'static str, String) {
              `verification-signer doctor --config FILE` says what is missing"
                 .into(),
         ),
+        Remedy::Later => (
+            "the caller gets 503 with Retry-After; nothing is torn down",
+            "free sessions or room on the token: fewer token.workers, fewer other applications, keys destroyed that \
+             are not needed any more"
+                .into(),
+        ),
+        Remedy::Configuration => (
+            "the call is refused, and a start ends with 78: the same call gets the same answer until somebody changes the \
+             configuration or the token",
+            "compare the configuration with the module's profile in hsm-config: mechanisms, login rules, token.omit".into(),
+        ),
         Remedy::Pin(problem) => ("no PIN is tried again before the process is started again", pin(problem).into()),
         Remedy::Refusal => (
             "the request is refused, and not repeated: the same call would get the same answer",

@@ -8,9 +8,11 @@ mod audit_key;
 mod capacity;
 mod certificate;
 mod config;
+mod crew;
 mod error;
 pub mod explain;
 mod generate;
+mod hung;
 mod lane;
 mod ledger;
 mod look;
@@ -47,6 +49,7 @@ use crate::{
     evidence::Warrant,
     key::{Algorithm, KeyEntry, PublicKey, StoredRecord},
 };
+use crew::Calls;
 use lane::Lane;
 use module::Module;
 
@@ -97,15 +100,21 @@ impl Token {
     pub fn open(config: &Config, pin: &SecretString) -> Result<Self, Error> {
         let module = Arc::new(Module::open(config, pin)?);
         Ok(Self {
-            signing: Lane::start("token-sign", module.workers(config.workers), config.queue, &module)?,
+            signing: Lane::start(
+                "token-sign",
+                module.workers(config.workers),
+                config.queue,
+                Calls::SideBySide,
+                &module,
+            )?,
             // One worker: generations and destructions are serialised.
-            lifecycle: Lane::start("token-lifecycle", 1, 64, &module)?,
+            lifecycle: Lane::start("token-lifecycle", 1, 64, Calls::OneByOne, &module)?,
             // A revocation is a record: it must not wait for a generation either.
-            ledger: Lane::start("token-ledger", 1, 64, &module)?,
+            ledger: Lane::start("token-ledger", 1, 64, Calls::OneByOne, &module)?,
             // Readings of the ledger renew the right to sign: they must not wait for a generation.
-            reading: Lane::start("token-read", 1, 64, &module)?,
+            reading: Lane::start("token-read", 1, 64, Calls::SideBySide, &module)?,
             // What callers may ask as often as they like: attributes, certificates, health.
-            asking: Lane::start("token-ask", 1, 64, &module)?,
+            asking: Lane::start("token-ask", 1, 64, Calls::SideBySide, &module)?,
             module,
             deadline: config.call_deadline,
             verify_signatures: config.verify_signatures,
@@ -118,10 +127,24 @@ impl Token {
     /// It must be done before the process ends: a worker that is still inside the module while
     /// `exit` takes the module's own data down crashes.
     pub fn close(&self) -> Result<(), Error> {
+        if self.is_stuck() {
+            return Err(Error::Deadline(self.deadline));
+        }
         let ended =
             [&self.signing, &self.lifecycle, &self.ledger, &self.reading, &self.asking].map(|lane| lane.stop(CLOSING));
         // C_Finalize under a thread that hangs in a call would crash or hang as well.
         if ended == [true; 5] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
+    }
+
+    /// Whether so many calls hang that only a new process has a working module again.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.module.hung().is_too_much()
+    }
+
+    /// Waits until [`Token::is_stuck`].
+    pub async fn until_stuck(&self) {
+        self.module.hung().until_too_much().await;
     }
 
     /// Which token this is.

@@ -14,7 +14,7 @@ use cryptoki::{
     error::{Error as CryptokiError, RvError},
     mechanism::MechanismType,
     object::Attribute,
-    session::{Session, UserType},
+    session::{Session, SessionState, UserType},
     slot::{Slot, TokenInfo},
 };
 use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockReadGuard};
@@ -23,6 +23,7 @@ use secrecy::SecretString;
 use super::{
     Config, Error, OptionalAttribute, PinProblem, TokenUri, capacity,
     error::{Remedy, remedy},
+    hung::Hung,
     mechanism,
     recovery::Recovery,
 };
@@ -74,6 +75,7 @@ pub(super) struct Module {
     /// Counts what was destroyed: some modules give the handle of a destroyed object to the next one
     /// (tpm2-pkcs11), although a handle names one object as long as the session lives (PKCS#11 v3.1 §2.3).
     destructions: AtomicU64,
+    hung: Hung,
     /// Some modules hand the same number to two threads that open sessions at once (tpm2-pkcs11).
     opening: Mutex<()>,
     /// Held while objects are looked for, made or destroyed, where the profile asks for it.
@@ -92,12 +94,15 @@ pub(super) struct Connection {
     slot: Slot,
     /// That this application may have.
     most_sessions: Option<u64>,
-    /// `Session` is not Sync; nothing is ever called on this one.
-    _anchor: Mutex<Session>,
+    /// `Session` is not Sync. Nothing is done with this one; it is asked whether the login still holds.
+    anchor: Mutex<Session>,
 }
 
 /// How long a call in progress may hold up making the connection anew.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long a call that hangs may hold up those that would rather not be made beside it.
+const HOLD_UP: Duration = Duration::from_millis(500);
 
 impl Module {
     /// Loads, initializes, finds the token, looks at its PIN flags, logs in exactly once.
@@ -117,6 +122,7 @@ impl Module {
                 recovery: Mutex::default(),
                 has_objects: AtomicBool::new(false),
                 destructions: AtomicU64::new(0),
+                hung: Hung::new(config.hung_calls),
                 opening: Mutex::new(()),
                 objects: config.objects_one_at_a_time.then(|| ReentrantMutex::new(())),
             }),
@@ -131,7 +137,9 @@ impl Module {
 
     /// Has this one let go of its session whenever the connection is made anew.
     pub fn register(&self, holder: Weak<dyn HoldsSession>) {
-        self.holders.lock().push(holder);
+        let mut holders = self.holders.lock();
+        holders.retain(|holder| holder.strong_count() > 0);
+        holders.push(holder);
     }
 
     /// The right to call the module, until it is dropped, and the number of the connection.
@@ -143,7 +151,7 @@ impl Module {
     /// A new read/write session, already logged in.
     pub fn session(&self, connection: Option<&Connection>) -> Result<Session, Error> {
         let Connection { slot, .. } = connection.ok_or(LOST)?;
-        let _one_at_a_time = self.opening.lock();
+        let _one_at_a_time = self.opening.try_lock_for(HOLD_UP);
         Ok(self.context.open_rw_session(*slot)?)
     }
 
@@ -157,7 +165,10 @@ impl Module {
         recovery.permit(Instant::now())?;
         let Some(mut connection) = self.connection.try_write_for(PATIENCE) else {
             recovery.failed(Instant::now(), None);
-            return Err(Error::Lost("a call that does not end keeps the module from being initialized again"));
+            if self.hung.is_one() {
+                self.hung.too_much("a call that hangs keeps the module from being initialized again");
+            }
+            return Err(Error::Lost("a call in progress keeps the module from being initialized again"));
         };
         for holder in self.holders.lock().iter().filter_map(Weak::upgrade) {
             holder.let_go();
@@ -192,17 +203,20 @@ impl Module {
         Ok(connection)
     }
 
-    /// The right to look for, make or destroy objects, until it is dropped. SoftHSM2 takes a file that
+    /// The right to look for, make or destroy objects, until it is dropped; none where it cannot be had in
+    /// time, since whoever holds it hangs. SoftHSM2 takes a file that
     /// another thread is just writing into its index, and then fails both; and its locks against other
     /// processes end with the first thread that closes the file (POSIX record locks).
     pub fn objects(&self) -> Option<ReentrantMutexGuard<'_, ()>> {
-        self.objects.as_ref().map(ReentrantMutex::lock)
+        self.objects.as_ref().and_then(|objects| objects.try_lock_for(HOLD_UP))
     }
 
-    /// Whether the token is there, as far as it says so itself.
-    pub fn shows_the_token(&self) -> bool {
+    /// Whether the token is there and we are logged in, as far as it says so itself. A token that has
+    /// closed every session has ended the login too: it then shows no private objects, without an error.
+    pub fn shows_everything(&self) -> bool {
         let (connection, _) = self.connected();
         self.check_presence(connection.as_ref()).is_ok()
+            && connection.as_ref().is_some_and(|connection| is_logged_in(&connection.anchor.lock()))
     }
 
     /// Asks the token for its information: the one call that notices a vanished token everywhere.
@@ -254,6 +268,11 @@ impl Module {
         self.has_objects.store(false, Ordering::Relaxed);
     }
 
+    /// Calls through this module that do not end.
+    pub fn hung(&self) -> &Hung {
+        &self.hung
+    }
+
     pub fn identity(&self) -> &TokenIdentity {
         &self.identity
     }
@@ -303,17 +322,27 @@ fn connect(context: &Pkcs11, uri: &TokenUri, pin: &SecretString) -> Result<(Conn
     refuse_risky_pin(&info)?;
     let anchor = context.open_rw_session(slot)?;
     match anchor.login(UserType::User, Some(pin)) {
-        Ok(()) | Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
+        Ok(()) => {}
+        // Believed only when the session says so too: without a login every key of ours would be missing.
+        Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_logged_in(&anchor) => {}
         Err(CryptokiError::Pkcs11(code, function)) => {
             return Err(match remedy(code) {
                 Remedy::Pin(problem) => Error::Pin(problem),
-                Remedy::FreshSession | Remedy::Reopen | Remedy::Refusal => CryptokiError::Pkcs11(code, function).into(),
+                Remedy::FreshSession | Remedy::Reopen | Remedy::Later | Remedy::Configuration | Remedy::Refusal => {
+                    Error::Login(CryptokiError::Pkcs11(code, function).into())
+                }
             });
         }
-        Err(other) => return Err(other.into()),
+        Err(other) => return Err(Error::Login(other.into())),
     }
     let most_sessions = capacity::most_sessions(&info);
-    Ok((Connection { slot, most_sessions, _anchor: Mutex::new(anchor) }, TokenIdentity::of(&info)))
+    Ok((Connection { slot, most_sessions, anchor: Mutex::new(anchor) }, TokenIdentity::of(&info)))
+}
+
+/// Whether a session is open, with the user logged in.
+fn is_logged_in(session: &Session) -> bool {
+    let state = session.get_session_info().map(|info| info.session_state());
+    matches!(state, Ok(SessionState::RwUser | SessionState::RoUser))
 }
 
 /// The algorithms that the profile names, or else those found out.

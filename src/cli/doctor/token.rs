@@ -151,6 +151,7 @@ fn failed(check: &'static str, error: &Error) -> Finding {
         | Error::BadSignature
         | Error::Lost(_)
         | Error::PinSource(_)
+        | Error::Login(_)
         | Error::Call(_) => {
             "`verification-signer doctor --token CKR_...` explains the code; so does the module's own log"
         }
