@@ -30,6 +30,7 @@ use crate::{
         checkpoints::Checkpoints,
         first_key::{self, Asker, Findings},
         lifecycle::Actor,
+        maintenance::Maintenance,
         marker::{Marker, Mismatch},
         once::Once,
         opaque::OpaqueOrder,
@@ -202,6 +203,7 @@ impl App {
         let authn = Arc::new(Authn::open(config.auth.as_ref())?);
         let state = lock_state(config)?;
         let (approvals, once) = remembered_requests(config)?;
+        let maintenance = maintenance(config)?;
         let mut opened = Opened::open(config).await?;
         if opened.standing.is_empty() {
             opened = reread_before_first_key(opened, asker, config).await?;
@@ -276,10 +278,12 @@ impl App {
             metrics,
             last_probe: LastProbe::default(),
             leaving: AtomicBool::new(false),
+            maintenance,
             denials: service::Denials::default(),
             approvals,
             once,
         };
+        service.publish_maintenance();
         if accepted {
             service.take_over_ledger(&revoked_before).await?;
         } else {
@@ -357,6 +361,16 @@ fn remembered_requests(config: &Config) -> Result<(Arc<Approvals>, Arc<Once>), S
     let waiting = Approvals::open(rules, &approvals).map_err(|source| StartError::State { path: approvals, source })?;
     let once = Once::open(&keys).map_err(|source| StartError::State { path: keys, source })?;
     Ok((Arc::new(waiting), once))
+}
+
+/// Whether an operator has taken this appliance out of service.
+fn maintenance(config: &Config) -> Result<Maintenance, StartError> {
+    let path = config.state.directory.join("maintenance.json");
+    let found = Maintenance::open(&path).map_err(|source| StartError::State { path, source })?;
+    if let Some(pause) = found.pause() {
+        tracing::warn!("{pause}");
+    }
+    Ok(found)
 }
 
 fn wires(config: &Config) -> Wires<'_> {

@@ -5,6 +5,7 @@ mod circumstances;
 mod credentials;
 mod description;
 mod hostile;
+mod maintenance;
 mod once;
 mod reload;
 mod roles;

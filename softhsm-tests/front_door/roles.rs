@@ -56,6 +56,8 @@ const MAY: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/sign", "p"),
     ("POST", "/api/v1/sign/test", "os"),
     ("POST", "/api/v1/verify", "pa"),
+    ("GET", "/api/v1/maintenance", "osa"),
+    ("PUT", "/api/v1/maintenance", "o"),
     ("GET", "/api/v1/audit", "osa"),
     ("GET", "/api/v1/audit/checkpoint", "osa"),
     ("GET", "/api/v1/audit/proof", "osa"),

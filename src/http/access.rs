@@ -90,6 +90,8 @@ pub const TABLE: &[Access] = &[
     ask("/api/v1/sign", &[Producer]),
     ask("/api/v1/sign/test", &[Operator, Security]),
     ask("/api/v1/verify", &[Producer, Auditor]),
+    read("/api/v1/maintenance", READERS),
+    change("PUT", "/api/v1/maintenance", &[Operator]),
     read("/api/v1/audit", READERS),
     read("/api/v1/audit/checkpoint", READERS),
     read("/api/v1/audit/proof", READERS),

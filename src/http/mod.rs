@@ -18,6 +18,7 @@ pub mod index;
 pub mod jwks;
 pub mod keys;
 pub mod lifecycle;
+pub mod maintenance;
 pub mod nonces;
 pub mod opaque;
 pub mod openapi;

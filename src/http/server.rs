@@ -23,7 +23,8 @@ use super::{
     authn::gated,
     blocks, body,
     connections::{self, Doorman},
-    exposition, health, index, jwks, keys, lifecycle, nonces, opaque, openapi, problem, request, rotations, signer,
+    exposition, health, index, jwks, keys, lifecycle, maintenance, nonces, opaque, openapi, problem, request,
+    rotations, signer,
     tls::Tls,
     unix_socket,
 };
@@ -243,6 +244,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/sign", opaque::sign))
         .service(post("/api/v1/sign/test", opaque::test))
         .service(post("/api/v1/verify", opaque::verify))
+        .service(get_and(Method::PUT, "/api/v1/maintenance", maintenance::show, maintenance::switch))
         .service(get("/api/v1/audit", audit::search))
         .service(get("/api/v1/audit/checkpoint", audit::checkpoint))
         .service(get("/api/v1/audit/proof", audit::proof))
