@@ -404,7 +404,7 @@ fn what_would_let_strangers_in_does_not_start() {
             "metrics.authenticate needs [auth]",
         ),
         (format!("{plain}{tls}{auth}").replace("server.key", "security.key"), "server.pem and"),
-        (format!("{plain}{tls}{auth}").replace("server.key", "server.pem"), "no private key"),
+        (format!("{plain}{tls}{auth}").replace("server.key", "server.pem"), "can be read by others"),
         (format!("{plain}{tls}{auth}").replace("ca/ca.crl", "ca/ca.pem"), "no revocation list"),
     ] {
         let text = text.strip_suffix("[metrics]\n").unwrap_or(&text);

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod circumstances;
+mod configuration;
 mod credentials;
 mod description;
 mod hostile;

@@ -24,7 +24,7 @@ use crate::{
 
 /// How long a refusal at the door is held back: whoever floods us over a connection then costs us ten
 /// answers a second, not thousands, and others get their turn.
-const REFUSAL_TAKES: Duration = Duration::from_millis(100);
+pub(super) const REFUSAL_TAKES: Duration = Duration::from_millis(100);
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit");

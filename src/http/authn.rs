@@ -11,7 +11,7 @@ use actix_web::{
 
 use super::{
     access::{Access, Allowed},
-    admission,
+    admission::{self, REFUSAL_TAKES},
     connections::Connection,
     problem::{MISSING_ROLE, NOT_AUTHENTICATED, Problem},
     request,
@@ -43,6 +43,8 @@ async fn pass<B: MessageBody>(
         Err(problem) => {
             let mut response = problem.to_response();
             if problem.kind() == &NOT_AUTHENTICATED {
+                // Whoever guesses credentials is as slow as whoever floods.
+                tokio::time::sleep(REFUSAL_TAKES).await;
                 let challenge = header::HeaderValue::from_static("Bearer realm=\"verification-signer\"");
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             }

@@ -23,7 +23,7 @@ use rustls::{
 };
 use serde::Deserialize;
 
-use crate::authn::Watched;
+use crate::{authn::Watched, secret};
 
 /// `[tls]` of the configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -74,6 +74,11 @@ impl TlsConfig {
         Ok(())
     }
 
+    /// Whether the files are there, fit together, and are kept as they should be.
+    pub fn check_files(&self) -> Result<(), String> {
+        Material::read(self).map(|_| ()).map_err(|why| format!("tls: {why}"))
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let files = [
             Some(&self.certificate_file),
@@ -96,6 +101,7 @@ impl Material {
     fn read(config: &TlsConfig) -> Result<Self, String> {
         let provider = provider();
         let chain = certificates(&config.certificate_file)?;
+        secret::check_file(&config.key_file).map_err(|error| format!("key_file: {error}"))?;
         let key = PrivateKeyDer::from_pem_file(&config.key_file)
             // The message of the parser could quote the file.
             .map_err(|_| format!("{}: no private key in PEM form can be read from it", config.key_file.display()))?;
@@ -118,7 +124,8 @@ fn client_verifier(
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(path) = &config.client_crl_file {
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect);
+        let pem = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
         let lists = lists.map_err(|error| format!("{}: {error}", path.display()))?;
         if lists.is_empty() {
             return Err(format!("{}: no revocation list in it", path.display()));
@@ -133,7 +140,8 @@ fn client_verifier(
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let pem = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|error| format!("{}: {error}", path.display()))?;
     if found.is_empty() {
         return Err(format!("{}: no certificate in it", path.display()));
