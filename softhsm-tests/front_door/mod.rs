@@ -11,3 +11,4 @@ mod once;
 mod reload;
 mod roles;
 mod schemathesis;
+mod shedding;

@@ -16,6 +16,7 @@ const MAY: &[(&str, &str, &str)] = &[
     ("GET", "/readyz", "*"),
     ("GET", "/livez", "*"),
     ("GET", "/.well-known/jwks.json", "*"),
+    ("GET", "/problems", "*"),
     ("GET", "/problems/{name}", "*"),
     ("GET", "/docs", "*"),
     ("GET", "/api/v1/openapi.json", "*"),

@@ -48,6 +48,7 @@ pub const TABLE: &[Access] = &[
     open("/livez"),
     open("/readyz"),
     open("/.well-known/jwks.json"),
+    open("/problems"),
     open("/problems/{name}"),
     open("/docs"),
     open("/api/v1/openapi.json"),

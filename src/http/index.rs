@@ -11,6 +11,7 @@ GET  /healthz                                   everything an operator wants to 
 GET  /readyz                                    whether requests should be sent here
 GET  /livez                                     whether the process turns
 GET  /.well-known/jwks.json                     public keys (RFC 7517)
+GET  /problems                                  every problem type
 GET  /problems/{name}                           what a problem type means
 GET  /docs                                      these paths in detail, as a page
 GET  /api/v1/openapi.json                       the same for programs (OpenAPI 3.1)

@@ -29,6 +29,7 @@ use crate::audit::{EventType, Outcome, Severity};
         health::readyz,
         health::livez,
         jwks::jwks,
+        problem::list,
         problem::explain,
         signer::signer,
         keys::list,

@@ -444,6 +444,22 @@ fn refused_nonce(refusal: Refusal) -> Problem {
     }
 }
 
+/// `GET /problems`: every problem type, one a line.
+#[utoipa::path(
+    get,
+    path = "/problems",
+    operation_id = "problem_list",
+    tag = "problem",
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "text/plain"),
+    )
+)]
+pub async fn list() -> HttpResponse {
+    let line = |kind: &Kind| format!("{:<28} {}  {}\n", kind.name, kind.status.as_u16(), kind.title);
+    let text: String = KINDS.iter().map(line).collect();
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text)
+}
+
 /// `GET /problems/{name}`: what a problem type means.
 #[utoipa::path(
     get,

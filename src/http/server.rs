@@ -95,6 +95,12 @@ impl Reloader {
         let tls = self.tls.as_ref().and_then(|tls| tls.refresh(forced));
         tls.into_iter().chain(self.authn.refresh(forced)).collect()
     }
+
+    /// The same of what comes over the network.
+    #[must_use]
+    pub fn fetch(&self, forced: bool) -> Vec<Result<String, String>> {
+        self.authn.fetch(forced).into_iter().collect()
+    }
 }
 
 /// Stops both servers.
@@ -238,6 +244,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/livez", health::livez))
         .service(get("/readyz", health::readyz))
         .service(get("/.well-known/jwks.json", jwks::jwks))
+        .service(get("/problems", problem::list))
         .service(get("/problems/{name}", problem::explain))
         .service(get("/docs", openapi::page))
         .service(get("/api/v1/openapi.json", openapi::document))
