@@ -94,7 +94,7 @@ pub enum StartError {
     #[error(
         "{error}; SoftHSM2 finds its tokens through SOFTHSM2_CONF, and {what}: set it (systemd: Environment=SOFTHSM2_CONF=…) to a file that this user can read"
     )]
-    SoftHsmConfiguration { error: token::Error, what: String },
+    SoftHsmConfiguration { error: Box<token::Error>, what: String },
 }
 
 impl StartError {
@@ -209,7 +209,7 @@ fn explain(config: &Config, error: token::Error) -> StartError {
             Err(why) => format!("{} cannot be read ({why})", Path::new(&path).display()),
         },
     };
-    StartError::SoftHsmConfiguration { error, what }
+    StartError::SoftHsmConfiguration { error: Box::new(error), what }
 }
 
 fn ledger(config: &Config, token: &Arc<Token>) -> Result<Arc<dyn Ledger>, StartError> {

@@ -55,7 +55,7 @@ pub async fn readyz(service: web::Data<Service>) -> HttpResponse {
     let mut reasons = health.reasons();
     reasons.extend(leaving.then(|| "the process was told to stop".to_owned()));
     let paused = service.maintenance.pause();
-    reasons.extend(paused.as_ref().map(|pause| pause.to_string()));
+    reasons.extend(paused.as_ref().map(ToString::to_string));
     let ready = health.healthy && !leaving && paused.is_none();
     let body = Ready { ready, status: health.status, reasons };
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }

@@ -308,11 +308,10 @@ impl From<Error> for Problem {
             Error::Approval(refusal) => refused_approval(&refusal),
             Error::Once(Conflict::OtherContent) => Self::new(&IDEMPOTENCY_KEY_REUSED, ""),
             Error::Once(Conflict::Running) => Self::new(&IDEMPOTENCY_KEY_BUSY, "").retry_after(1),
-            Error::Once(Conflict::Disk) => Self::new(&STATE_UNWRITABLE, "").retry_after(30),
+            Error::StateUnwritable | Error::Once(Conflict::Disk) => Self::new(&STATE_UNWRITABLE, "").retry_after(30),
             Error::Maintenance(pause) => {
                 Self::new(&MAINTENANCE, format!("Since {}: {}", pause.since, pause.reason)).retry_after(60)
             }
-            Error::StateUnwritable => Self::new(&STATE_UNWRITABLE, "").retry_after(30),
             Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
             Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
             Error::KeyMayNotSign { id, state } => match state {
