@@ -16,8 +16,9 @@ fn with_tls(site: &Site) -> (std::path::PathBuf, std::path::PathBuf) {
     let authority = Authority::new(&site.path("ca"));
     let leaf = authority.issue("server", "DNS:localhost", "30");
     let tls = format!(
-        "[tls]\nlisten = \"127.0.0.1:0\"\ncertificate_file = {:?}\nkey_file = {:?}\n\n[http]",
-        leaf.certificate, leaf.key
+        "[tls]\nlisten = \"127.0.0.1:0\"\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n\n[http]",
+        leaf.certificate.display(),
+        leaf.key.display()
     );
     site.edit_config("[http]", &tls);
     (leaf.certificate, leaf.key)
@@ -48,7 +49,7 @@ fn a_missing_certificate_or_key_is_named_and_a_key_that_others_can_read_is_refus
 fn a_socket_without_its_directory_is_named_and_a_taken_port_may_become_free() {
     let site = Site::with_key();
     let socket = site.path("run/api.sock");
-    site.edit_config("[http]", &format!("[http]\nunix_socket = {socket:?}"));
+    site.edit_config("[http]", &format!("[http]\nunix_socket = \"{}\"", socket.display()));
     refused(&site, "http.unix_socket: there is no directory");
     fs::create_dir(site.path("run")).unwrap();
     site.run("check").with(0, "configuration  ok");

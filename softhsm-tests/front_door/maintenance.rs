@@ -72,9 +72,9 @@ fn nothing_is_signed_in_maintenance_and_everything_else_goes_on() {
     let since = on["since"].clone();
     for crash in [false, true] {
         if crash {
-            guarded.crash()
+            guarded.crash();
         } else {
-            guarded.restart()
+            guarded.restart();
         }
         assert_eq!(guarded.certified("auditor").get(PATH).ok()["since"], since);
         assert_eq!(guarded.appliance().metric(GAUGE), "1");

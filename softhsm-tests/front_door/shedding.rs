@@ -43,7 +43,7 @@ impl Reader {
         let mut pipe = File::options().read(true).write(true).custom_flags(flags).open(path).unwrap();
         let (paused, over) = (Arc::clone(&stands), Arc::clone(&ended));
         let thread = thread::spawn(move || {
-            let mut buffer = [0; 65_536];
+            let mut buffer = [0; 8192];
             while !over.load(Ordering::Relaxed) {
                 if paused.load(Ordering::Relaxed) || pipe.read(&mut buffer).is_err() {
                     thread::sleep(Duration::from_millis(2));
