@@ -13,7 +13,11 @@ use crate::support::appliance::Appliance;
 #[test]
 fn every_problem_type_is_explained_under_its_own_address() {
     let appliance = Appliance::dev();
+    let list = appliance.get("/problems").ok_text();
+    assert_eq!(list.lines().count(), KINDS.len());
     for kind in KINDS {
+        let line = list.lines().find(|line| line.split(' ').next() == Some(kind.name));
+        assert!(line.is_some_and(|line| line.ends_with(kind.title)), "{} is not in the list", kind.name);
         let answer = appliance.get(&format!("/problems/{}", kind.name));
         assert_eq!(answer.status, 200, "{}", kind.name);
         let text = answer.text();
@@ -43,6 +47,32 @@ fn every_example_configuration_is_accepted() {
     for (path, text) in examples() {
         Config::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
+}
+
+/// A table of the complete example with everything that is commented out in it put in force.
+fn uncommented(text: &str, table: &str) -> String {
+    let begins = [format!("\n{table}\n"), format!("\n# {table}\n")];
+    let whole = begins.iter().find_map(|begins| text.split_once(begins.as_str())).unwrap().1;
+    let ends = ["\n[", "\n# ["].into_iter().filter_map(|next| whole.find(next));
+    let end = ends.min().unwrap_or(whole.len());
+    let lines = whole[..end].lines().filter_map(|line| {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        let begins = line.split(" = ").next().unwrap();
+        let is_setting = !begins.is_empty() && begins.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        (is_setting && line.contains(" = ") || line.starts_with("  {") || line == "]").then(|| line.to_owned())
+    });
+    format!("{table}\n{}\n", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn authentication_and_approvals_of_the_example_go_together() {
+    let text = complete_example();
+    let auth = uncommented(&text, "[auth]");
+    let approvals = uncommented(&text, "[approvals]");
+    assert!(auth.contains("keys_file") && auth.contains("jwks_url") && auth.contains("bob"), "{auth}");
+    assert_eq!(approvals.matches("count = ").count(), 7, "{approvals}");
+    let before = text.split_once("\n[approvals]").unwrap().0;
+    Config::parse(&format!("{before}\n{auth}\n{approvals}")).unwrap();
 }
 
 /// A line `key = value`, possibly commented out, in its table.

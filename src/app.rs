@@ -16,7 +16,7 @@ use crate::{
     durable::{self, DirectoryLock},
     exit_code::ExitCode,
     fleet::{self, Fleet, RecordStream, RedisFleet, Single},
-    http::{Servers, Wires},
+    http::{self, Servers, Wires},
     key::{Ledger, LedgerError, LedgerUnavailable, PublicKey, Standing, seen::Seen},
     ledger_file::FileLedger,
     limits::{self, Blocks, Limits},
@@ -30,6 +30,7 @@ use crate::{
         checkpoints::Checkpoints,
         first_key::{self, Asker, Findings},
         lifecycle::Actor,
+        maintenance::Maintenance,
         marker::{Marker, Mismatch},
         once::Once,
         opaque::OpaqueOrder,
@@ -88,8 +89,12 @@ pub enum StartError {
     Authn(#[from] authn::OpenError),
     #[error("copies of the audit records: {0}")]
     Copies(std::io::Error),
-    #[error("cannot listen: {0}; name another address, or stop whatever listens there")]
-    Listen(std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] http::BindError),
+    #[error(
+        "{error}; SoftHSM2 finds its tokens through SOFTHSM2_CONF, and {what}: set it (systemd: Environment=SOFTHSM2_CONF=…) to a file that this user can read"
+    )]
+    SoftHsmConfiguration { error: Box<token::Error>, what: String },
 }
 
 impl StartError {
@@ -102,7 +107,10 @@ impl StartError {
             | Self::RedisConfig(_)
             | Self::Secret(_)
             | Self::FirstKey(first_key::Refusal::NotAsked { .. } | first_key::Refusal::Orphans(_))
+            | Self::SoftHsmConfiguration { .. }
+            | Self::Audit(audit::OpenError::Damaged { .. } | audit::OpenError::Behind { .. })
             | Self::Service(service::Error::NoAuditKey) => ExitCode::Config,
+            Self::Listen(error) if error.is_configuration() => ExitCode::Config,
             // An HSM that is not reachable yet looks like no token at all: starting again may help,
             // and tries no PIN.
             Self::Token(token::Error::NoToken { .. }) => ExitCode::Unavailable,
@@ -143,7 +151,7 @@ impl Opened {
     /// Nothing is written.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let pin = config.token.pin_source().map_err(StartError::Config)?.read()?;
-        let token = Arc::new(Token::open(&config.token, &pin)?);
+        let token = Arc::new(Token::open(&config.token, &pin).map_err(|error| explain(config, error))?);
         drop(pin);
         let accepted = config.state.accept_ledger_head.as_deref();
         let marker = Marker::new(&config.state.directory, &token.identity().serial, accepted);
@@ -163,6 +171,13 @@ impl Opened {
         Ok(())
     }
 
+    /// Reads the audit trail as `serve` does, from its last checkpoint on; how many records it has.
+    pub async fn check_trail(&self, config: &Config) -> Result<u64, StartError> {
+        config.audit.check_directory()?;
+        let keys: Vec<_> = audit_keys(config, &self.token).await?.iter().map(|key| key.public_key().clone()).collect();
+        Ok(audit::count(&config.audit.directory, &keys)?)
+    }
+
     /// Whether a first key may be made here.
     pub async fn permit_first_key(&self, asker: &Asker, config: &Config) -> Result<(), StartError> {
         let mut key_objects = self.token.key_objects(format!("{}:", config.signer.id)).await?;
@@ -177,6 +192,24 @@ impl Opened {
         };
         Ok(first_key::permit(asker, &findings)?)
     }
+}
+
+/// SoftHSM2 without its configuration shows no tokens, or does not begin at all: that does not pass by
+/// itself, unlike an HSM that is out of reach.
+fn explain(config: &Config, error: token::Error) -> StartError {
+    const VARIABLE: &str = "SOFTHSM2_CONF";
+    let is_softhsm = config.token.module.file_name().is_some_and(|name| name.to_string_lossy().contains("softhsm"));
+    if !is_softhsm || !matches!(error, token::Error::Initialize { .. } | token::Error::NoToken { .. }) {
+        return error.into();
+    }
+    let what = match std::env::var_os(VARIABLE) {
+        None => "it is not set".to_owned(),
+        Some(path) => match std::fs::read(&path) {
+            Ok(_) => return error.into(),
+            Err(why) => format!("{} cannot be read ({why})", Path::new(&path).display()),
+        },
+    };
+    StartError::SoftHsmConfiguration { error: Box::new(error), what }
 }
 
 fn ledger(config: &Config, token: &Arc<Token>) -> Result<Arc<dyn Ledger>, StartError> {
@@ -202,6 +235,7 @@ impl App {
         let authn = Arc::new(Authn::open(config.auth.as_ref())?);
         let state = lock_state(config)?;
         let (approvals, once) = remembered_requests(config)?;
+        let maintenance = maintenance(config)?;
         let mut opened = Opened::open(config).await?;
         if opened.standing.is_empty() {
             opened = reread_before_first_key(opened, asker, config).await?;
@@ -276,10 +310,12 @@ impl App {
             metrics,
             last_probe: LastProbe::default(),
             leaving: AtomicBool::new(false),
+            maintenance,
             denials: service::Denials::default(),
             approvals,
             once,
         };
+        service.publish_maintenance();
         let prepared = async {
             if accepted {
                 service.take_over_ledger(&revoked_before).await?;
@@ -309,7 +345,7 @@ impl App {
         signals: Signals,
         ready: impl FnOnce(SocketAddr, SocketAddr),
     ) -> Result<ExitCode, StartError> {
-        let servers = Servers::bind(&wires(config), &self.service, &self.authn).map_err(StartError::Listen)?;
+        let servers = Servers::bind(&wires(config), &self.service, &self.authn)?;
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
         let served = self.serve(servers, config, signals, || ready(api, metrics)).await;
         self.service.fleet.given_back().await;
@@ -367,6 +403,16 @@ fn remembered_requests(config: &Config) -> Result<(Arc<Approvals>, Arc<Once>), S
     let waiting = Approvals::open(rules, &approvals).map_err(|source| StartError::State { path: approvals, source })?;
     let once = Once::open(&keys).map_err(|source| StartError::State { path: keys, source })?;
     Ok((Arc::new(waiting), once))
+}
+
+/// Whether an operator has taken this appliance out of service.
+fn maintenance(config: &Config) -> Result<Maintenance, StartError> {
+    let path = config.state.directory.join("maintenance.json");
+    let found = Maintenance::open(&path).map_err(|source| StartError::State { path, source })?;
+    if let Some(pause) = found.pause() {
+        tracing::warn!("{pause}");
+    }
+    Ok(found)
 }
 
 fn wires(config: &Config) -> Wires<'_> {
@@ -496,12 +542,6 @@ fn copies(config: &Config, pool: Option<Arc<Pool>>, metrics: &Metrics) -> Result
 /// this process. A Redis that is configured and cannot be used is a refusal, never a fallback.
 async fn shared_state(config: &Config, clock: &Clock) -> Result<SharedState, StartError> {
     let Some(redis) = &config.redis else {
-        if !config.fleet.single {
-            tracing::warn!(
-                "without [redis] nothing keeps two appliances from changing keys at once, and nonces are known to this process \
-                 only: name a Redis, or set fleet.single = true"
-            );
-        }
         let nonces = Arc::new(MemoryStore::new(config.nonce.clone(), clock.now()));
         return Ok(SharedState { nonces, fleet: Arc::new(Single::default()), limits: None, pool: None });
     };

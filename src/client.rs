@@ -44,6 +44,10 @@ impl fmt::Display for ClientIdentity {
     }
 }
 
+/// Whom records name where nobody asked: the program itself, on schedule, at a start, or as a command.
+/// No client may have one of these names.
+pub const PROGRAM: [&str; 7] = ["verification-signer", "abuse-score", "automatic", "start", "serve", "init", "dev"];
+
 /// What a client is to this signer. Nothing is allowed without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

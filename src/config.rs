@@ -117,6 +117,52 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether the files and directories that listening needs are as they must be.
+    pub fn check_files(&self) -> Result<(), String> {
+        self.tls.as_ref().map_or(Ok(Vec::new()), http::TlsConfig::check_files)?;
+        self.http.check_socket_place()
+    }
+
+    /// What is allowed, and what somebody should know all the same.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let exposed = |address: std::net::SocketAddr| !address.ip().is_loopback();
+        let tls = self.tls.as_ref();
+        let (plain, encrypted) = (exposed(self.http.listen), tls.is_some_and(|tls| exposed(tls.listen)));
+        let open = self.auth.is_none();
+        let said = [
+            (
+                self.redis.is_none() && !self.fleet.single,
+                "without [redis] nothing keeps two appliances from changing keys at once, and nonces are known to this process \
+                 only: name a Redis, or set fleet.single = true",
+            ),
+            (
+                plain,
+                "http.listen lets the network in without TLS: whoever listens on the way reads everything, bearer keys too",
+            ),
+            (
+                open && (plain || encrypted),
+                "without [auth] whoever reaches this machine over the network may do everything, also have attestations signed \
+                 and revoke keys",
+            ),
+            (self.auth.is_none(), "without [auth] whoever works on this machine may do everything, also revoke keys"),
+            (
+                tls.is_some_and(|tls| tls.client_ca_file.is_some() && tls.client_crl_file.is_none()),
+                "without tls.client_crl_file a client certificate that was revoked is let in until it expires",
+            ),
+            (
+                exposed(self.metrics.listen) && !self.metrics.authenticate,
+                "metrics.listen is not loopback, and metrics.authenticate is false: everybody there may read the metrics",
+            ),
+            (!self.limits.enabled, "limits.enabled = false: nobody is limited, and nobody is blocked by score"),
+            (
+                !self.token.verify_signatures,
+                "token.verify_signatures = false: a signature that the token got wrong would be released",
+            ),
+        ];
+        said.into_iter().filter_map(|(holds, text)| holds.then_some(text)).collect()
+    }
+
     /// The rules that the types do not hold.
     pub fn check(&self) -> Result<(), String> {
         self.token.check()?;

@@ -17,7 +17,8 @@ pub enum ExitCode {
     Unavailable = 69,
     /// EX_SOFTWARE: a promise could not be kept (the audit trail failed); start-up finds the truth.
     Software = 70,
-    /// EX_CONFIG: somebody must change the configuration, the PIN or the token first.
+    /// EX_CONFIG: somebody must change the configuration, a file that it names, the PIN, the token or a
+    /// damaged trail first.
     Config = 78,
 }
 

@@ -45,6 +45,7 @@ pub struct Metrics {
     pub audit_copies_dropped: IntCounterVec,
     pub service_health: GaugeVec,
     pub tls_expiry: GaugeVec,
+    pub maintenance: IntGauge,
     pub access_denied: IntCounter,
     pub approvals: IntCounterVec,
     pub break_glass: IntCounterVec,
@@ -126,6 +127,7 @@ impl Metrics {
                 "Unix time at which a file of [tls] stops being good: server_certificate, client_ca, client_crl",
                 &["of"],
             )?,
+            maintenance: make.int_gauge("maintenance", "1 while an operator has this appliance out of service")?,
             access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
             approvals: make.counters("approvals_total", "Steps of approval requests", &["operation", "step"])?,
             break_glass: make.counters(

@@ -53,8 +53,8 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     rotate: Signal,
-    /// Certificates and callers' keys are read again.
-    hang_up: Signal,
+    /// Certificates and callers' keys are read again, from files and over the network.
+    hang_up: [Signal; 2],
 }
 
 impl Signals {
@@ -64,7 +64,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             rotate: signal(SignalKind::user_defined1())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: [signal(SignalKind::hangup())?, signal(SignalKind::hangup())?],
         })
     }
 }
@@ -79,7 +79,7 @@ pub async fn run(
     leave: Duration,
     ready: impl FnOnce(),
 ) -> ExitCode {
-    let Signals { mut terminate, mut interrupt, rotate, hang_up } = signals;
+    let Signals { mut terminate, mut interrupt, rotate, hang_up: [reread, refetch] } = signals;
     let (stop, patience) = (servers.stop_handle(), leave + servers.drain() + LAST_WORDS);
     let chores = [
         tokio::spawn(feed_watchdog(Arc::clone(service), servers.pulse())),
@@ -87,7 +87,8 @@ pub async fn run(
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
         tokio::spawn(follow_blocks(Arc::clone(service))),
-        tokio::spawn(follow_files(Arc::clone(service), servers.reloader(), hang_up)),
+        tokio::spawn(follow(Reloader::refresh, Arc::clone(service), servers.reloader(), reread)),
+        tokio::spawn(follow(Reloader::fetch, Arc::clone(service), servers.reloader(), refetch)),
         tokio::spawn(take_checkpoints(Arc::clone(service))),
         tokio::spawn(be_a_witness(Arc::clone(service))),
     ];
@@ -203,8 +204,11 @@ async fn take_checkpoints(service: Arc<Service>) {
     }
 }
 
-/// Reads certificates and callers' keys again when their files change, and all of them on SIGHUP.
-async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
+/// One way of reading again.
+type Reading = fn(&Reloader, bool) -> Vec<Result<String, String>>;
+
+/// Reads certificates and callers' keys again when they change, and all of them on SIGHUP.
+async fn follow(reading: Reading, service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
     loop {
         for (of, at) in reloader.expiries() {
             #[expect(clippy::cast_precision_loss, reason = "seconds of Unix time are far below 2^52")]
@@ -219,7 +223,7 @@ async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Si
         }
         let reloader = reloader.clone();
         // Nothing of it panics; if it did, the next look finds the change.
-        let changes = tokio::task::spawn_blocking(move || reloader.refresh(forced)).await.unwrap_or_default();
+        let changes = tokio::task::spawn_blocking(move || reading(&reloader, forced)).await.unwrap_or_default();
         for change in changes {
             match change {
                 Ok(what) => {
@@ -266,7 +270,8 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
             _ = nonce_store.tick() => nonce_watch.look(&service).await,
             _ = upkeep.tick() => keeper.run(&service).await,
             _ = rotate.recv() => match service.audit.rotate().await {
-                Ok(closed) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),
+                Ok(Some(closed)) => tracing::info!(closed = %closed.display(), "the audit file was rotated"),
+                Ok(None) => tracing::info!("the audit file is empty: it was not rotated"),
                 Err(error) => tracing::error!(%error, "the audit file could not be rotated"),
             },
         }

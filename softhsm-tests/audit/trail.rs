@@ -30,6 +30,11 @@ pub fn verify(directory: &Path) -> Said {
 pub fn verifies(directory: &Path) -> String {
     let said = verify(directory);
     assert!(said.code == 0 && said.text.contains("verified: ok"), "{} {}", said.code, said.text);
+    let number = |before: &str| {
+        let found = said.text.split(before).nth(1).and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        found.unwrap_or_else(|| panic!("no number after {before:?} in {}", said.text))
+    };
+    assert_eq!(number("covers ") + number("record(s), "), number("records "), "{}", said.text);
     said.text
 }
 

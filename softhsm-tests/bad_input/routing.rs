@@ -32,7 +32,6 @@ fn unknown_paths_are_not_found_however_they_are_written() {
         "/healthz/",
         "/healthz/x",
         "/metrics",
-        "/problems",
         "/problems/",
         "/problems/nothing",
         "/problems/INVALID-JSON",

@@ -158,6 +158,25 @@ fn two_are_two_different_people_and_one_against_it_is_enough() {
 }
 
 #[test]
+fn what_somebody_approved_who_is_blocked_by_now_does_not_count() {
+    let guarded = Guarded::with("none", "", RULES);
+    let (id, digest) = ask(&guarded, "planned");
+    assert_eq!(approve(&guarded, "security", &id, &digest).ok()["status"], "approved");
+    let block = json!({ "client": "security", "reason": "stolen laptop", "initiated_by": "sec" });
+    let blocked = guarded.certified("security-2").post("/api/v1/blocks", &block);
+    assert_eq!(blocked.status, 201, "{}", blocked.text());
+    let waits = rotate(&guarded.certified("operator"), "planned");
+    assert_eq!((waits.status, &waits.json()["approvals"]), (202, &json!([])), "{}", waits.text());
+    assert_eq!(keys(&guarded), 1);
+    // Nor does it when the block is lifted.
+    let path = format!("/api/v1/blocks/{}", blocked.json()["id"].as_str().unwrap());
+    assert_eq!(guarded.certified("security-2").send("DELETE", &path, None).unwrap().status, 200);
+    assert_eq!(rotate(&guarded.certified("operator"), "planned").status, 202);
+    assert_eq!(approve(&guarded, "security-2", &id, &digest).ok()["status"], "approved");
+    assert_eq!(rotate(&guarded.certified("operator"), "planned").status, 201);
+}
+
+#[test]
 fn an_approval_ends_with_its_time() {
     let guarded = Guarded::with("none", "", &format!("{RULES}expiry = \"2s\"\n"));
     let (id, digest) = ask(&guarded, "planned");

@@ -266,6 +266,28 @@ fn keys_of_the_provider_are_fetched_where_its_certificate_is_good() {
     assert_eq!(status(&Curl::at(&fetching.api).bearer(&token)), 401);
 }
 
+#[test]
+fn a_provider_that_does_not_answer_keeps_no_file_waiting() {
+    use std::{io::Read, net::TcpListener};
+    let guarded = Guarded::new();
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("jwks_url = \"https://127.0.0.1:{}/jwks.json\"", mute.local_addr().unwrap().port());
+    let config = std::fs::read_to_string(guarded.home().join("config.toml")).unwrap();
+    let (before, rest) = config.split_once("jwks_file = \"").unwrap();
+    let waiting = guarded.beside(&format!("{before}{url}{}", rest.split_once('"').unwrap().1));
+    // Each fetch gives up after a while and is tried again: one of them must still wait when a key is taken.
+    let taken_meanwhile = ["auditor", "operator", "security"].into_iter().any(|client| {
+        let (mut fetch, _) = mute.accept().unwrap();
+        let key = guarded.run_key(&["new", "--client", client]).trim().to_owned();
+        eventually("a new key is taken", || (status(&Curl::at(&waiting.api).bearer(&key)) == 200).then_some(()));
+        fetch.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 4096];
+        while matches!(fetch.read(&mut buffer), Ok(read) if read > 0) {}
+        fetch.read(&mut buffer).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    });
+    assert!(taken_meanwhile, "every fetch had ended before the key was taken");
+}
+
 /// openssl as a server of files.
 struct Served {
     child: std::process::Child,
@@ -398,13 +420,17 @@ fn what_would_let_strangers_in_does_not_start() {
         (format!("{plain}{tls}"), "tls.client_ca_file needs [auth]"),
         (format!("{plain}[auth]\n"), "auth.clients names nobody"),
         (
+            format!("{plain}[auth]\nclients = [{{ name = \"abuse-score\", roles = [\"auditor\"] }}]\n"),
+            "none of the program's own",
+        ),
+        (
             format!("{plain}[metrics]\n")
                 .replacen("[metrics]\nlisten", "[metrics]\nauthenticate = true\nlisten", 1)
                 .replace("[metrics]\n[", "["),
             "metrics.authenticate needs [auth]",
         ),
         (format!("{plain}{tls}{auth}").replace("server.key", "security.key"), "server.pem and"),
-        (format!("{plain}{tls}{auth}").replace("server.key", "server.pem"), "no private key"),
+        (format!("{plain}{tls}{auth}").replace("server.key", "server.pem"), "can be read by others"),
         (format!("{plain}{tls}{auth}").replace("ca/ca.crl", "ca/ca.pem"), "no revocation list"),
     ] {
         let text = text.strip_suffix("[metrics]\n").unwrap_or(&text);

@@ -178,6 +178,43 @@ fn a_flood_of_five_thousand_connections_leaves_room_for_others() {
 }
 
 #[test]
+fn the_metrics_too_are_held_by_nobody() {
+    let appliance = Appliance::dev();
+    let idle = connections(&appliance);
+    let source = Ipv4Addr::new(127, 0, 0, 6);
+    let mut flood: Vec<_> = (0..200).map(|_| connect_from(source, &appliance.metrics)).collect();
+    let held = |flood: &mut Vec<TcpStream>| {
+        flood.retain_mut(|stream| !has_ended(stream));
+        flood.len()
+    };
+    eventually("all but 64 are cut off", || (held(&mut flood) == 64).then_some(()));
+    // Others read them meanwhile, and whoever says nothing is cut off.
+    assert!(appliance.get_metrics().contains("virtengine_verification_maintenance 0"));
+    eventually("the silent ones are cut off", || (held(&mut flood) == 0).then_some(()));
+    eventually("their sockets are closed", || (connections(&appliance) <= idle + 2).then_some(()));
+}
+
+#[test]
+fn whoever_guesses_credentials_is_held_back() {
+    let guarded = Guarded::new();
+    let config = std::fs::read_to_string(guarded.home().join("config.toml")).unwrap();
+    let asking = guarded.beside(&config.replace("[metrics]\n", "[metrics]\nauthenticate = true\n"));
+    for (base, path) in [(&guarded.appliance().api, "/api/v1/keys"), (&asking.metrics, "/metrics")] {
+        // Not from an address that is exempt from limits.
+        let mut connection = Connection::over(connect_from(Ipv4Addr::new(127, 0, 0, 7), base));
+        let begun = Instant::now();
+        for guess in 0..10 {
+            let bearer = format!("Bearer vsk_{guess:012}_{}", "0".repeat(64));
+            connection.send(&request("GET", path, &[("authorization", &bearer)], b"")).unwrap();
+            assert_eq!(connection.answer().unwrap().unwrap().status, 401);
+        }
+        assert!(begun.elapsed() >= Duration::from_secs(1), "ten guesses in {:?}", begun.elapsed());
+    }
+    // Those who are known do not wait for them.
+    assert_eq!(guarded.certified("auditor").get("/api/v1/keys").status, 200);
+}
+
+#[test]
 fn garbage_on_the_tls_port_ends_and_does_not_keep_others_from_a_handshake() {
     let guarded = Guarded::new();
     let mut dice = Dice::new(6);

@@ -2,10 +2,13 @@
 
 mod approvals;
 mod circumstances;
+mod configuration;
 mod credentials;
 mod description;
 mod hostile;
+mod maintenance;
 mod once;
 mod reload;
 mod roles;
 mod schemathesis;
+mod shedding;

@@ -57,6 +57,9 @@ fn a_block_survives_a_restart_and_ends_when_it_is_lifted() {
     signer.restart();
     assert_eq!(ask(&signer), 200);
     assert_eq!(signer.unanswered(), Vec::<u64>::new());
+    let lifted = |record: &String| record == "config_changed unblock success";
+    assert_eq!(signer.trail().iter().filter(|record| lifted(record)).count(), 1, "{:#?}", signer.trail());
+    assert!(signer.audit_events("ip_banned").iter().all(|event| event["action"] == "block"));
     assert!(!signer.trail().iter().any(|record| record.ends_with(" unknown")), "{:#?}", signer.trail());
     assert_eq!(signer.get("/api/v1/blocks").ok(), json!([]));
     assert_eq!(signer.get("/api/v1/blocks?all=true").ok()[0]["id"], set["id"]);

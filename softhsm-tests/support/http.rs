@@ -17,6 +17,11 @@ impl Connection {
     /// Connects to `http://host:port`.
     pub fn open(base: &str) -> Self {
         let stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
+        Self::over(stream)
+    }
+
+    /// Over a connection that is there.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         // Only so that a server that never answers fails the test instead of hanging it.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -147,8 +147,8 @@ impl Audit {
         Ok(Intent { audit: self.clone(), sequence: written.sequence(), unknown: Some(event) })
     }
 
-    /// Closes the current file under a name of its own and begins a new one.
-    pub async fn rotate(&self) -> Result<PathBuf, Error> {
+    /// Closes the current file under a name of its own and begins a new one; `None` when it is empty.
+    pub async fn rotate(&self) -> Result<Option<PathBuf>, Error> {
         let (done, wait) = oneshot::channel();
         self.submit(Job::Rotate { done })?;
         wait.await.map_err(|_| Error::Stopped(Stop::Failed))?

@@ -38,7 +38,7 @@ pub use export::{Format, export, exported, mark_exported};
 pub use filter::Filter;
 pub use handle::{Audit, Intent, Opened, Opening};
 pub use index::{Index, IndexError, Page, Query};
-pub use opening::Closing;
+pub use opening::{Closing, count};
 pub use reader::{mentions_keys, revoked_keys};
 pub use saved::{Position, known_origin, last_note, save as save_checkpoint, save_retired, was_signed};
 

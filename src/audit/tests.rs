@@ -106,8 +106,9 @@ async fn sequences_go_on_over_restart_and_rotation() {
     drop(audit);
     let audit = open(directory.path());
     assert_eq!(audit.record(event()).await.unwrap().sequence(), 3);
-    let closed = audit.rotate().await.unwrap();
+    let closed = audit.rotate().await.unwrap().unwrap();
     assert!(closed.file_name().unwrap().to_str().unwrap().starts_with("audit.log."));
+    assert_eq!(audit.rotate().await.unwrap(), None, "there is nothing in the new file");
     drop(audit);
     let audit = open(directory.path());
     assert_eq!(audit.record(event()).await.unwrap().sequence(), 4);
@@ -203,7 +204,7 @@ async fn a_closed_file_that_is_gone_is_missed() {
     let directory = tempfile::tempdir().unwrap();
     let audit = open(directory.path());
     audit.record(event()).await.unwrap();
-    let closed = audit.rotate().await.unwrap();
+    let closed = audit.rotate().await.unwrap().unwrap();
     audit.record(event()).await.unwrap();
     sign(&audit).await;
     drop(audit);
@@ -223,7 +224,7 @@ async fn a_start_after_a_rotation_that_was_never_signed_goes_on() {
     audit.record(event()).await.unwrap();
     sign(&audit).await;
     audit.record(event()).await.unwrap();
-    let closed = audit.rotate().await.unwrap();
+    let closed = audit.rotate().await.unwrap().unwrap();
     audit.record(event()).await.unwrap();
     drop(audit);
     let mut opened = open_with(&config(directory.path())).unwrap();

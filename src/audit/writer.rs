@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub enum Job {
     Append(Pending),
     Rotate {
-        done: oneshot::Sender<Result<PathBuf, Error>>,
+        done: oneshot::Sender<Result<Option<PathBuf>, Error>>,
     },
     /// Where the trail stands, for a checkpoint.
     Position {
@@ -331,14 +331,14 @@ impl Writer {
         }
     }
 
-    fn rotate(&mut self) -> Result<PathBuf, Error> {
+    /// Closes the growing file; `None` when there is nothing in it to close.
+    fn rotate(&mut self) -> Result<Option<PathBuf>, Error> {
         if let Some(stop) = self.condition.stop() {
             return Err(Error::Stopped(stop));
         }
         self.opened_at = Instant::now();
         if self.log.as_ref().is_some_and(AppendLog::is_empty) {
-            // There is nothing to close.
-            return Ok(self.directory.join(segment::OPEN));
+            return Ok(None);
         }
         let log = self.log.take().ok_or(Error::Stopped(Stop::Failed))?;
         let name = segment::closed_name(self.clock.now(), self.tree.size());
@@ -351,7 +351,7 @@ impl Writer {
                 // Nobody listens any more when the process ends: the next start signs it.
                 let _ = self.listeners.closings.send(Closing { segment: closed.clone(), position: self.position() });
                 let _ = self.listeners.index.try_send(());
-                Ok(closed)
+                Ok(Some(closed))
             }
             Err(error) => {
                 tracing::error!(%error, "the audit file could not be closed");

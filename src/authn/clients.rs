@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Known, Refused};
 use crate::{
     attestation::AttestationType,
-    client::{ACTIVE_KEY, ClientIdentity, Grants, Role, Scope},
+    client::{ACTIVE_KEY, ClientIdentity, Grants, PROGRAM, Role, Scope},
 };
 
 /// One client.
@@ -140,10 +140,13 @@ fn claim<K: std::hash::Hash + Eq>(
 /// It ends in logs, nonces and records, and must not look like a name that is given to strangers.
 fn check_name(name: &str) -> Result<(), String> {
     let harmless = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
-    if (1..=64).contains(&name.len()) && name.bytes().all(harmless) && name != "verification-signer" {
+    if (1..=64).contains(&name.len()) && name.bytes().all(harmless) && !PROGRAM.contains(&name) {
         return Ok(());
     }
-    Err("a name is 1 to 64 ASCII letters, digits, or - _ . /, and not the program's own".into())
+    Err(format!(
+        "a name is 1 to 64 ASCII letters, digits, or - _ . /, and none of the program's own: {}",
+        PROGRAM.join(", ")
+    ))
 }
 
 fn check_certificate_name(name: &str) -> Result<(), String> {

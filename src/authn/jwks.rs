@@ -128,6 +128,13 @@ impl SetSource {
     pub(super) fn refresh(&self, forced: bool) -> Option<Result<String, String>> {
         match self {
             Self::File(file) => file.refresh(forced, load, "keys of the identity provider"),
+            Self::Url(_) => None,
+        }
+    }
+
+    pub(super) fn fetch(&self, forced: bool) -> Option<Result<String, String>> {
+        match self {
+            Self::File(_) => None,
             Self::Url(fetched) => fetched.refresh(forced),
         }
     }

@@ -123,6 +123,10 @@ impl Tokens {
     pub(super) fn refresh(&self, forced: bool) -> Option<Result<String, String>> {
         self.keys.refresh(forced)
     }
+
+    pub(super) fn fetch(&self, forced: bool) -> Option<Result<String, String>> {
+        self.keys.fetch(forced)
+    }
 }
 
 /// Words of ours: the library's own message may quote the token.

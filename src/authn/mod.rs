@@ -170,14 +170,24 @@ impl Authn {
         }
     }
 
-    /// Looks for changed files (`forced`: reads them again anyhow), and fetches keys that are due.
-    /// Says what changed and what could not be read; what was read before then stays in use. Blocks.
+    /// Looks for changed files (`forced`: reads them again anyhow). Says what changed and what could not
+    /// be read; what was read before then stays in use. Blocks.
     #[must_use]
     pub fn refresh(&self, forced: bool) -> Vec<Result<String, String>> {
         let Mode::Closed(closed) = &self.mode else { return Vec::new() };
         let keys = closed.keys.as_ref().and_then(|keys| keys.refresh(forced, KeyFile::load, "bearer keys"));
         let tokens = closed.tokens.as_ref().and_then(|tokens| tokens.refresh(forced));
         keys.into_iter().chain(tokens).collect()
+    }
+
+    /// The same for what is fetched over the network when it is due: a provider that is slow to answer
+    /// keeps no file waiting.
+    #[must_use]
+    pub fn fetch(&self, forced: bool) -> Option<Result<String, String>> {
+        match &self.mode {
+            Mode::Open => None,
+            Mode::Closed(closed) => closed.tokens.as_ref().and_then(|tokens| tokens.fetch(forced)),
+        }
     }
 }
 

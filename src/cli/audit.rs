@@ -110,7 +110,8 @@ fn verify(options: &Verify) -> Result<ExitCode, ExitCode> {
         println!("remark      verified with the key that lies beside the trail: hold a copy of your own");
     }
     println!("records     {} in {} file(s), {} without outcome", report.records, report.files, report.open);
-    println!("checkpoints {}, the last covers {} record(s)", report.checkpoints, report.covered);
+    let (covered, follow) = (report.covered, report.records - report.covered);
+    println!("checkpoints {}, the last covers {covered} record(s), {follow} follow it", report.checkpoints);
     println!("root        {}", hex::encode(report.root));
     println!("verified: ok");
     Ok(ExitCode::Success)

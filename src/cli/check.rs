@@ -3,6 +3,7 @@
 use super::{block_on, refused};
 use crate::{
     app::{Opened, StartError},
+    authn::Authn,
     config::Config,
     exit_code::ExitCode,
     service::first_key::Asker,
@@ -10,9 +11,14 @@ use crate::{
 
 pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
     block_on(async {
+        config.check_files().map_err(StartError::Config)?;
+        Authn::open(config.auth.as_ref())?;
         let opened = Opened::open(config).await?;
         let identity = opened.token.identity().clone();
         println!("configuration  ok");
+        for warning in config.warnings() {
+            println!("warning        {warning}");
+        }
         println!("token          {} ({} {}), logged in", identity.uri(), identity.manufacturer, identity.model);
         let algorithms: Vec<_> = opened.token.algorithms().iter().map(|algorithm| algorithm.as_str()).collect();
         println!("algorithms     {}", algorithms.join(", "));
@@ -24,7 +30,6 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
         for lost in opened.standing.superseded() {
             println!("warning        ledger record {:?} lost a race and does not count", lost.label);
         }
-        config.audit.check_directory().map_err(|error| StartError::Config(error.to_string()))?;
         match opened.standing.active() {
             Some(key) => {
                 opened.check_active_key().await?;
@@ -39,6 +44,8 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
                 println!("active key     none: nothing can be signed until POST /api/v1/keys/rotate makes a new one");
             }
         }
+        let records = opened.check_trail(config).await?;
+        println!("audit trail    {records} record(s) in {}", config.audit.directory.display());
         opened.token.close()?;
         Ok(())
     })

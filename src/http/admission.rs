@@ -24,7 +24,7 @@ use crate::{
 
 /// How long a refusal at the door is held back: whoever floods us over a connection then costs us ten
 /// answers a second, not thousands, and others get their turn.
-const REFUSAL_TAKES: Duration = Duration::from_millis(100);
+pub(super) const REFUSAL_TAKES: Duration = Duration::from_millis(100);
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit");
@@ -75,7 +75,7 @@ async fn held_back(refused: service::Error) -> Problem {
 /// Only these very spellings: a path is matched when its escapes are decoded, so whatever is written
 /// otherwise (`/%61pi/…`) is looked at here like the rest.
 fn is_for_everyone(path: &str) -> bool {
-    matches!(path, "/" | "/healthz" | "/livez" | "/readyz" | "/docs" | "/.well-known/jwks.json")
+    matches!(path, "/" | "/healthz" | "/livez" | "/readyz" | "/docs" | "/problems" | "/.well-known/jwks.json")
         || path.strip_prefix("/problems/").is_some_and(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
 }
 

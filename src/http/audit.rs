@@ -214,10 +214,10 @@ struct ConsistencyView {
     path: Vec<String>,
 }
 
-/// The file that was closed.
+/// The file that was closed; null when another request has closed it in the same moment.
 #[derive(Serialize, utoipa::ToSchema)]
 struct Closed {
-    closed: String,
+    closed: Option<String>,
 }
 
 /// `POST /api/v1/audit/rotate`: closes the file and begins a new one.

@@ -11,7 +11,7 @@ use actix_web::{
 
 use super::{
     access::{Access, Allowed},
-    admission,
+    admission::{self, REFUSAL_TAKES},
     connections::Connection,
     problem::{MISSING_ROLE, NOT_AUTHENTICATED, Problem},
     request,
@@ -43,6 +43,7 @@ async fn pass<B: MessageBody>(
         Err(problem) => {
             let mut response = problem.to_response();
             if problem.kind() == &NOT_AUTHENTICATED {
+                hold_back(request.request()).await;
                 let challenge = header::HeaderValue::from_static("Bearer realm=\"verification-signer\"");
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             }
@@ -73,6 +74,14 @@ async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<
         service.audit.record(event).await.map_err(crate::service::Error::from)?;
     }
     Ok(Some(client))
+}
+
+/// Whoever guesses credentials is as slow as whoever floods. Addresses that are exempt from limits are
+/// exempt from this.
+async fn hold_back(request: &HttpRequest) {
+    if !request::shared::<Service>(request).limits.is_exempt(request::address(request)) {
+        tokio::time::sleep(REFUSAL_TAKES).await;
+    }
 }
 
 fn identify(request: &HttpRequest, service: &Service) -> Result<Known, Refused> {

@@ -25,10 +25,7 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use super::{
-    Config,
-    tls::{Material, Tls},
-};
+use super::tls::{Material, Tls};
 use crate::authn::{Refused, Shown};
 
 /// How long a connection is kept between requests: the server's own default.
@@ -90,9 +87,9 @@ pub(super) struct Doorman {
 }
 
 impl Doorman {
-    pub(super) fn new(tls: Option<Arc<Tls>>, config: &Config) -> Self {
-        let counts = Counts { per_address: config.max_connections_per_address, held: Mutex::default() };
-        Self { tls, counts: Arc::new(counts), patience: KEEP_ALIVE + config.head_time }
+    pub(super) fn new(tls: Option<Arc<Tls>>, per_address: usize, head_time: Duration) -> Self {
+        let counts = Counts { per_address, held: Mutex::default() };
+        Self { tls, counts: Arc::new(counts), patience: KEEP_ALIVE + head_time }
     }
 
     /// Keeps what there is to know; hangs up on an address that holds too many already.

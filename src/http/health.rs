@@ -54,7 +54,9 @@ pub async fn readyz(service: web::Data<Service>) -> HttpResponse {
     let leaving = service.leaving.load(Ordering::Relaxed);
     let mut reasons = health.reasons();
     reasons.extend(leaving.then(|| "the process was told to stop".to_owned()));
-    let ready = health.healthy && !leaving;
+    let paused = service.maintenance.pause();
+    reasons.extend(paused.as_ref().map(ToString::to_string));
+    let ready = health.healthy && !leaving && paused.is_none();
     let body = Ready { ready, status: health.status, reasons };
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }

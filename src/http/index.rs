@@ -11,6 +11,7 @@ GET  /healthz                                   everything an operator wants to 
 GET  /readyz                                    whether requests should be sent here
 GET  /livez                                     whether the process turns
 GET  /.well-known/jwks.json                     public keys (RFC 7517)
+GET  /problems                                  every problem type
 GET  /problems/{name}                           what a problem type means
 GET  /docs                                      these paths in detail, as a page
 GET  /api/v1/openapi.json                       the same for programs (OpenAPI 3.1)
@@ -51,6 +52,8 @@ POST /api/v1/attestations/verify                an attestation, whole
 POST /api/v1/sign                               opaque data {data, purpose, key_id?, request_id?}
 POST /api/v1/sign/test                          sign and verify a canary
 POST /api/v1/verify                             opaque data {data, signature, purpose, key_id?, request_id?}
+GET  /api/v1/maintenance                        whether this appliance is out of service
+PUT  /api/v1/maintenance                        {on, reason?, initiated_by?}
 GET  /api/v1/audit                              ?event_type= actor= resource= key_id= ip= outcome= severity= since= until= limit= order=
 GET  /api/v1/audit/checkpoint                   the signed head of the trail (C2SP tlog-checkpoint)
 GET  /api/v1/audit/proof                        that a record is in the trail ?seq= size=

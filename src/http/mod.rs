@@ -19,6 +19,7 @@ pub mod index;
 pub mod jwks;
 pub mod keys;
 pub mod lifecycle;
+pub mod maintenance;
 pub mod nonces;
 pub mod opaque;
 pub mod openapi;
@@ -33,14 +34,18 @@ mod tls;
 mod trace;
 mod unix_socket;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use expiry::Expiry;
 pub use pulse::Pulse;
-pub use server::{Reloader, Servers, Wires};
+pub use server::{BindError, Reloader, Servers, Wires};
 pub use tls::TlsConfig;
 
 /// `[http]` of the configuration file.
@@ -131,6 +136,19 @@ impl Config {
             return Err("http.drain must be at most 300s".into());
         }
         Ok(())
+    }
+
+    /// Whether the socket could be made where it is wanted.
+    pub fn check_socket_place(&self) -> Result<(), String> {
+        let Some(directory) = self.unix_socket.as_deref().and_then(Path::parent) else { return Ok(()) };
+        if directory.as_os_str().is_empty() || directory.is_dir() {
+            return Ok(());
+        }
+        Err(format!(
+            "http.unix_socket: there is no directory {0}: make it (systemd: RuntimeDirectory=), for the service alone: \
+             install -d -m 0750 -o USER {0}",
+            directory.display()
+        ))
     }
 
     /// `unix_socket_mode` as a number. Nobody executes a socket.

@@ -10,7 +10,7 @@ use utoipa::OpenApi;
 use super::{
     abuse,
     access::{Access, Allowed, TABLE},
-    approvals, attestations, audit, blocks, health, index, jwks, keys, lifecycle, nonces, opaque,
+    approvals, attestations, audit, blocks, health, index, jwks, keys, lifecycle, maintenance, nonces, opaque,
     problem::{self, Body},
     rotations, signer,
 };
@@ -29,6 +29,7 @@ use crate::audit::{EventType, Outcome, Severity};
         health::readyz,
         health::livez,
         jwks::jwks,
+        problem::list,
         problem::explain,
         signer::signer,
         keys::list,
@@ -64,6 +65,8 @@ use crate::audit::{EventType, Outcome, Severity};
         blocks::remove,
         attestations::sign,
         attestations::verify,
+        maintenance::show,
+        maintenance::switch,
         audit::search,
         audit::checkpoint,
         audit::proof,

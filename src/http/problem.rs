@@ -141,6 +141,8 @@ kinds! {
         "Nothing was changed. Operators find the cause in the log.";
     IN_PROGRESS = "in-progress", SERVICE_UNAVAILABLE, "The same request is being signed right now",
         "Repeat the request: it will get the answer of the first one.";
+    MAINTENANCE = "maintenance", SERVICE_UNAVAILABLE, "The signer is out of service for maintenance",
+        "Nothing was signed or spent. Repeat the request after the time in Retry-After, or ask another appliance.";
     BUSY = "busy", SERVICE_UNAVAILABLE, "The signer has too much to do",
         "Repeat the request after the time in Retry-After.";
     NOTHING_CAN_SIGN = "no-key-may-sign", SERVICE_UNAVAILABLE, "No key may sign now",
@@ -306,7 +308,10 @@ impl From<Error> for Problem {
             Error::Approval(refusal) => refused_approval(&refusal),
             Error::Once(Conflict::OtherContent) => Self::new(&IDEMPOTENCY_KEY_REUSED, ""),
             Error::Once(Conflict::Running) => Self::new(&IDEMPOTENCY_KEY_BUSY, "").retry_after(1),
-            Error::Once(Conflict::Disk) => Self::new(&STATE_UNWRITABLE, "").retry_after(30),
+            Error::StateUnwritable | Error::Once(Conflict::Disk) => Self::new(&STATE_UNWRITABLE, "").retry_after(30),
+            Error::Maintenance(pause) => {
+                Self::new(&MAINTENANCE, format!("Since {}: {}", pause.since, pause.reason)).retry_after(60)
+            }
             Error::InProgress => Self::new(&IN_PROGRESS, "").retry_after(1),
             Error::UnknownKey(id) => Self::new(&UNKNOWN_KEY, format!("There is no key {id:?}.")),
             Error::KeyMayNotSign { id, state } => match state {
@@ -436,6 +441,22 @@ fn refused_nonce(refusal: Refusal) -> Problem {
         Refusal::StoreFull => Problem::new(&NONCE_STORE_FULL, "").retry_after(30),
         Refusal::StoreFailover => Problem::new(&NONCE_STORE_FAILOVER, ""),
     }
+}
+
+/// `GET /problems`: every problem type, one a line.
+#[utoipa::path(
+    get,
+    path = "/problems",
+    operation_id = "problem_list",
+    tag = "problem",
+    responses(
+        (status = 200, description = "As text", body = String, content_type = "text/plain"),
+    )
+)]
+pub async fn list() -> HttpResponse {
+    let line = |kind: &Kind| format!("{:<28} {}  {}\n", kind.name, kind.status.as_u16(), kind.title);
+    let text: String = KINDS.iter().map(line).collect();
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text)
 }
 
 /// `GET /problems/{name}`: what a problem type means.

@@ -24,7 +24,8 @@ use super::{
     blocks, body,
     connections::{self, Doorman},
     expiry::Expiry,
-    exposition, health, index, jwks, keys, lifecycle, nonces, opaque, openapi, problem, request, rotations, signer,
+    exposition, health, index, jwks, keys, lifecycle, maintenance, nonces, opaque, openapi, problem, request,
+    rotations, signer,
     tls::Tls,
     unix_socket,
 };
@@ -32,6 +33,38 @@ use crate::{authn::Authn, service::Service};
 
 /// Longest time that a TLS handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
+
+/// Most connections to the metrics: of one address, and in all.
+const METRICS_CONNECTIONS: [usize; 2] = [64, 256];
+
+/// Why there is nothing to serve on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot listen: {key} {place}: {source}; name another address, or stop whatever listens there")]
+    Place { key: &'static str, place: String, source: io::Error },
+    #[error("{0}")]
+    Material(String),
+    #[error("cannot listen: {0}")]
+    Other(#[from] io::Error),
+}
+
+impl BindError {
+    fn at(key: &'static str, place: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Place { key, place: place.to_string(), source }
+    }
+
+    /// True when starting again cannot help before somebody changes something.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Material(_) => true,
+            // An address may appear, and a port become free.
+            Self::Place { source, .. } | Self::Other(source) => {
+                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+            }
+        }
+    }
+}
 
 /// Both servers, bound and not yet running.
 pub struct Servers {
@@ -66,6 +99,12 @@ impl Reloader {
         tls.into_iter().chain(self.authn.refresh(forced)).collect()
     }
 
+    /// The same of what comes over the network.
+    #[must_use]
+    pub fn fetch(&self, forced: bool) -> Vec<Result<String, String>> {
+        self.authn.fetch(forced).into_iter().collect()
+    }
+
     /// When the files of `[tls]` that are in use end.
     #[must_use]
     pub fn expiries(&self) -> Vec<Expiry> {
@@ -79,11 +118,12 @@ pub struct StopHandle(ServerHandle, ServerHandle);
 
 impl Servers {
     /// Binds all listeners. Signals are the supervisor's, not the servers'.
-    pub fn bind(wires: &Wires<'_>, service: &Arc<Service>, authn: &Arc<Authn>) -> io::Result<Self> {
+    pub fn bind(wires: &Wires<'_>, service: &Arc<Service>, authn: &Arc<Authn>) -> Result<Self, BindError> {
         let Wires { http: config, metrics, .. } = wires;
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
-        let tls = wires.tls.map(Tls::open).transpose().map_err(io::Error::other)?;
-        let doorman = Doorman::new(tls.clone(), config);
+        let tls = wires.tls.map(Tls::open).transpose().map_err(BindError::Material)?;
+        let doorman = Doorman::new(tls.clone(), config.max_connections_per_address, config.head_time);
+        let metrics_doorman = Doorman::new(None, METRICS_CONNECTIONS[0], config.head_time);
         let (api_service, metrics_service) = (Arc::clone(service), Arc::clone(service));
         let proxies = Proxies::from_config(config);
         let (api_authn, metrics_authn) = (Arc::clone(authn), Arc::clone(authn));
@@ -111,15 +151,15 @@ impl Servers {
         .workers(workers)
         .on_connect(move |io, kept| doorman.look(io, kept))
         .bind(config.listen)
-        .map_err(|error| named("http.listen", config.listen, &error))?;
+        .map_err(BindError::at("http.listen", config.listen))?;
         if let Some(tls) = &tls {
             let (listener, tls) = tls_listener(tls)?;
             api = api.listen_rustls_0_23(listener, tls)?;
         }
         if let Some(path) = &config.unix_socket {
-            let mode = config.socket_mode().map_err(io::Error::other)?;
-            let named = |error: io::Error| named("http.unix_socket", path.display(), &error);
-            api = api.listen_uds(unix_socket::bind(path, mode).map_err(named)?)?;
+            let mode = config.socket_mode().map_err(BindError::Material)?;
+            let socket = unix_socket::bind(path, mode).map_err(BindError::at("http.unix_socket", path.display()))?;
+            api = api.listen_uds(socket)?;
         }
         let authenticate = metrics.authenticate;
         let metrics = HttpServer::new(move || {
@@ -128,13 +168,17 @@ impl Servers {
                 .app_data(web::Data::from(Arc::clone(&metrics_service)))
                 .app_data(web::Data::from(Arc::clone(&metrics_authn)))
                 .wrap(from_fn(request::identify))
+                .wrap(from_fn(connections::work))
                 .service(metrics_route(authenticate))
                 .default_service(web::to(problem::not_found))
         })
         .disable_signals()
+        .client_request_timeout(config.head_time)
+        .max_connections(METRICS_CONNECTIONS[1])
         .workers(1)
+        .on_connect(move |io, kept| metrics_doorman.look(io, kept))
         .bind(metrics.listen)
-        .map_err(|error| named("metrics.listen", metrics.listen, &error))?;
+        .map_err(BindError::at("metrics.listen", metrics.listen))?;
         let first = |addresses: Vec<SocketAddr>| {
             addresses.first().copied().ok_or_else(|| io::Error::other("nothing was bound"))
         };
@@ -201,17 +245,12 @@ fn connections_per_worker(workers: usize) -> usize {
     (connections / 2 / workers).clamp(16, 10_000)
 }
 
-fn tls_listener(tls: &Arc<Tls>) -> io::Result<(TcpListener, rustls::ServerConfig)> {
-    let named = |error: io::Error| named("tls.listen", tls.address(), &error);
-    let listener = TcpListener::bind(tls.address()).map_err(named)?;
+fn tls_listener(tls: &Arc<Tls>) -> Result<(TcpListener, rustls::ServerConfig), BindError> {
+    let listener = TcpListener::bind(tls.address()).map_err(BindError::at("tls.listen", tls.address()))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     tracing::info!(%address, "listening with TLS");
-    Ok((listener, tls.server_config().map_err(io::Error::other)?))
-}
-
-fn named(key: &str, address: impl std::fmt::Display, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{key} {address}: {error}"))
+    Ok((listener, tls.server_config().map_err(|error| BindError::Material(format!("tls: {error}")))?))
 }
 
 impl StopHandle {
@@ -232,6 +271,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/livez", health::livez))
         .service(get("/readyz", health::readyz))
         .service(get("/.well-known/jwks.json", jwks::jwks))
+        .service(get("/problems", problem::list))
         .service(get("/problems/{name}", problem::explain))
         .service(get("/docs", openapi::page))
         .service(get("/api/v1/openapi.json", openapi::document))
@@ -270,6 +310,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(post("/api/v1/sign", opaque::sign))
         .service(post("/api/v1/sign/test", opaque::test))
         .service(post("/api/v1/verify", opaque::verify))
+        .service(get_and(Method::PUT, "/api/v1/maintenance", maintenance::show, maintenance::switch))
         .service(get("/api/v1/audit", audit::search))
         .service(get("/api/v1/audit/checkpoint", audit::checkpoint))
         .service(get("/api/v1/audit/proof", audit::proof))

@@ -24,7 +24,7 @@ use rustls::{
 use serde::Deserialize;
 
 use super::expiry::{self, Expiry};
-use crate::authn::Watched;
+use crate::{authn::Watched, secret};
 
 /// `[tls]` of the configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -75,7 +75,8 @@ impl TlsConfig {
         Ok(())
     }
 
-    /// Reads the files as `serve` does, and says when they end.
+    /// Reads the files as `serve` does: whether they are there, fit together, and are kept as they should
+    /// be; and when they end.
     pub fn check_files(&self) -> Result<Vec<Expiry>, String> {
         Material::read(self).map(|material| material.expiries).map_err(|why| format!("tls: {why}"))
     }
@@ -104,6 +105,7 @@ impl Material {
         let provider = provider();
         let chain = certificates(&config.certificate_file)?;
         let mut expiries = Vec::from_iter(expiry::of_certificates("server_certificate", &chain));
+        secret::check_file(&config.key_file).map_err(|error| format!("key_file: {error}"))?;
         let key = PrivateKeyDer::from_pem_file(&config.key_file)
             // The message of the parser could quote the file.
             .map_err(|_| format!("{}: no private key in PEM form can be read from it", config.key_file.display()))?;
@@ -130,7 +132,8 @@ fn client_verifier(
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(path) = &config.client_crl_file {
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect);
+        let pem = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
         let lists = lists.map_err(|error| format!("{}: {error}", path.display()))?;
         if lists.is_empty() {
             return Err(format!("{}: no revocation list in it", path.display()));
@@ -146,7 +149,8 @@ fn client_verifier(
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let pem = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|error| format!("{}: {error}", path.display()))?;
     if found.is_empty() {
         return Err(format!("{}: no certificate in it", path.display()));

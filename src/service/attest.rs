@@ -73,6 +73,7 @@ impl Service {
         client: Client,
         request: AttestationRequest,
     ) -> Result<SignedAttestation, Error> {
+        self.in_service()?;
         let (kind, begun) = (request.kind, Instant::now());
         let (caller, subject) = (client.clone(), request.subject.account_address.to_string());
         self.admit_subject(&subject)?;

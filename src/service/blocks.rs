@@ -89,7 +89,8 @@ impl Service {
         let now = self.clock.now();
         let unknown = || unknown(id);
         let uuid = Uuid::parse_str(id).map_err(|_| unknown())?;
-        let event = actor.event(EventType::IpBanned, "unblock", &uuid.to_string(), now);
+        // Nobody is banned by it: who is let in is changed.
+        let event = actor.event(EventType::ConfigChanged, "unblock", &uuid.to_string(), now);
         let work = async { self.limits.blocks.remove(uuid, &actor.name, now)?.ok_or_else(unknown) };
         let block = self.on_record(event.clone(), work, |_| event).await?;
         self.tell_fleet_of_blocks().await;

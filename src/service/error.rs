@@ -1,5 +1,7 @@
 //! The one internal error language; `http::problem` is its one translation.
 
+use std::sync::Arc;
+
 use crate::{
     attestation::InvalidField,
     audit::{self, Stop},
@@ -8,7 +10,7 @@ use crate::{
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
     limits, nonce,
     quota::Exceeded,
-    service::{approvals, once},
+    service::{approvals, maintenance::Pause, once},
     timestamp::Timestamp,
     token,
 };
@@ -43,6 +45,10 @@ pub enum Error {
     Once(#[from] once::Conflict),
     #[error("the same request is in progress")]
     InProgress,
+    #[error("in maintenance since {}", .0.since)]
+    Maintenance(Arc<Pause>),
+    #[error("the state directory cannot be written")]
+    StateUnwritable,
     #[error("no key {0:?}")]
     UnknownKey(String),
     #[error("key {id} is {state:?} and does not sign")]
@@ -125,6 +131,7 @@ impl Error {
         match self {
             Self::Approval(approvals::Refusal::Disk)
             | Self::Once(once::Conflict::Disk)
+            | Self::StateUnwritable
             | Self::NoActiveKey
             | Self::StaleLedger
             | Self::LedgerRolledBack(_)
@@ -141,6 +148,7 @@ impl Error {
             Self::Nonce(nonce::Refusal::StoreFull)
             | Self::NonceStoreFull(_)
             | Self::InProgress
+            | Self::Maintenance(_)
             | Self::Trail(audit::IndexError::Building { .. })
             | Self::Audit(audit::Error::Busy) => Class::Busy,
             Self::Trail(audit::IndexError::TooBroad | audit::IndexError::Beyond { .. })
@@ -219,6 +227,8 @@ impl Error {
             Self::Approval(_) => "approval",
             Self::Once(_) => "idempotency_key",
             Self::InProgress => "in_progress",
+            Self::Maintenance(_) => "maintenance",
+            Self::StateUnwritable => "state",
             Self::UnknownKey(_) => "unknown_key",
             Self::KeyMayNotSign { .. } => "key_may_not_sign",
             Self::NoActiveKey => "no_active_key",

@@ -13,6 +13,7 @@ pub mod first_key;
 pub mod janitor;
 pub mod keyring;
 pub mod lifecycle;
+pub mod maintenance;
 pub mod marker;
 pub mod nonce_watch;
 pub mod nonces;
@@ -107,6 +108,7 @@ pub struct Service {
     pub last_probe: readiness::LastProbe,
     /// Told to stop: requests are served, and nobody should send more.
     pub leaving: AtomicBool,
+    pub maintenance: maintenance::Maintenance,
     pub denials: Denials,
     pub approvals: Arc<approvals::Approvals>,
     pub once: Arc<once::Once>,

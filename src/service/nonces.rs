@@ -27,6 +27,7 @@ pub struct NonceOrder {
 impl Service {
     /// Issues nonces and records that it did.
     pub async fn issue_nonces(&self, client: &Client, order: NonceOrder) -> Result<Vec<Issued>, Error> {
+        self.in_service()?;
         let now = self.clock.now();
         let count = bounded_count(order.count)?;
         let order = Order {

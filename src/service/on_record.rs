@@ -38,7 +38,9 @@ impl Service {
 
 /// A failure is one only where it is certain that nothing was changed.
 fn ended(event: Event, error: &Error) -> Event {
-    let nobody_knows = matches!(error, Error::LedgerUnavailable(_) | Error::Token(token::Error::Deadline(_)));
+    // A file may be in its place although its directory could not be synced.
+    let nobody_knows =
+        matches!(error, Error::LedgerUnavailable(_) | Error::StateUnwritable | Error::Token(token::Error::Deadline(_)));
     let outcome = if nobody_knows { Outcome::Unknown } else { Outcome::Failure };
     event.with_outcome(outcome).of_severity(Severity::Warning).detail("error", error.kind())
 }

@@ -100,6 +100,7 @@ impl Service {
         key_id: Option<&str>,
         purpose: &str,
     ) -> Result<SignedOpaque, Error> {
+        self.in_service()?;
         self.keyring.freshen().await?;
         let now = self.clock.now();
         let mut key = match key_id {

@@ -49,6 +49,8 @@ pub struct Health {
     /// Seconds since the active key was activated.
     pub key_age: Option<i64>,
     pub rotation_pending: bool,
+    /// An operator has taken this appliance out of service; the warnings say why.
+    pub maintenance: bool,
     pub warnings: Vec<String>,
     pub dependencies: Vec<Dependency>,
 }
@@ -106,6 +108,8 @@ impl Service {
             warnings.push("the disk of the audit trail is nearly full: make room, or signing will stop".to_owned());
         }
         warnings.extend(self.checkpoints.tidiness.warning());
+        let paused = self.maintenance.pause();
+        warnings.extend(paused.as_ref().map(ToString::to_string));
         self.metrics.active_keys.set(i64::from(key.is_some()));
         #[expect(clippy::cast_precision_loss, reason = "an age in seconds is far below 2^52")]
         self.metrics.key_age_seconds.set(key_age.unwrap_or(0) as f64);
@@ -117,14 +121,16 @@ impl Service {
         let healthy = key.is_some() && dependencies.iter().all(|dependency| dependency.healthy);
         Health {
             healthy,
-            status: match (healthy, warnings.is_empty()) {
-                (true, true) => "ok",
-                (true, false) => "warning",
-                (false, _) => "unavailable",
+            status: match (healthy, paused.is_some(), warnings.is_empty()) {
+                (true, true, _) => "maintenance",
+                (true, false, true) => "ok",
+                (true, false, false) => "warning",
+                (false, _, _) => "unavailable",
             },
             active_key_id: key.map(|key| key.id.to_string()),
             key_expires_at: key.map(|key| key.not_after),
             key_age,
+            maintenance: paused.is_some(),
             rotation_pending: self.keyring.standing().rotation_in_progress(now).is_some(),
             warnings,
             dependencies,

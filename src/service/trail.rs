@@ -78,12 +78,12 @@ impl Service {
     }
 
     /// Closes the growing file, on record.
-    pub async fn rotate_trail(&self, client: &Client) -> Result<String, Error> {
+    pub async fn rotate_trail(&self, client: &Client) -> Result<Option<String>, Error> {
         let event = Event::of_client(EventType::ConfigChanged, "rotate_audit", "audit", client, self.clock.now());
         self.audit.record(event).await?;
-        let closed = self.audit.rotate().await?;
+        let Some(closed) = self.audit.rotate().await? else { return Ok(None) };
         tracing::info!(closed = %closed.display(), "the audit file was rotated");
-        Ok(closed.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        Ok(closed.file_name().map(|name| name.to_string_lossy().into_owned()))
     }
 
     async fn signed_records(&self) -> Result<u64, Error> {

@@ -31,14 +31,13 @@ elseif redis.call('ZSCORE', KEYS[4], ARGV[9]) then
 end
 if ARGV[4] ~= '' then return { 'refused', ARGV[4] } end
 
-local refused, wait
-if not state then refused, wait = charge(tonumber(ARGV[14]), 15) end
-if refused then return { 'limited', string.format('%d %.0f', refused, wait) } end
-
 if not state then
   redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', clock)
   local size = redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[4]) - 1
   if size >= tonumber(ARGV[11]) then return { 'full', '' } end
+  -- Whoever is turned away because there is no room pays nothing.
+  local refused, wait = charge(tonumber(ARGV[14]), 15)
+  if refused then return { 'limited', string.format('%d %.0f', refused, wait) } end
   redis.call('ZADD', KEYS[4], clock + ARGV[10], ARGV[9])
 end
 redis.call('HSET', KEYS[1], 'run_id', run_id, 'replid', replid, 'issuer', ARGV[5], 'type', ARGV[6], 'brought', '1',

@@ -13,12 +13,13 @@ pub use config::{Config, Operation, Rule};
 pub use request::{ApprovalRequest, Order, Refusal, Status};
 pub use store::Approvals;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     audit::{Event, EventType, Severity},
-    client::Client,
+    client::{Client, ClientIdentity},
     service::{Error, Service},
+    timestamp::Timestamp,
 };
 
 /// How a request may go on.
@@ -50,8 +51,11 @@ impl Service {
             return Ok(Clearance::BrokenGlass);
         }
         let (who, what, now) = (client.identity.to_string(), order.clone(), self.clock.now());
+        let blocked = self.blocked_approvers(now);
         let found = self
-            .change_approvals(move |approvals| approvals.find_or_add(&who, &what, approval.as_deref(), &rule, now))
+            .change_approvals(move |approvals| {
+                approvals.find_or_add(&who, &what, approval.as_deref(), &rule, &blocked, now)
+            })
             .await;
         let found = match found {
             Ok(found) => found,
@@ -70,6 +74,15 @@ impl Service {
             }
             store::Found::Waiting(request) => Ok(Clearance::Waiting(request)),
         }
+    }
+
+    /// Who has approved something and is blocked by now. Asked at every use: blocks come from other
+    /// appliances, too.
+    fn blocked_approvers(&self, now: Timestamp) -> BTreeSet<String> {
+        let is_blocked = |name: &String| {
+            self.limits.blocks.against(None, Some(&ClientIdentity::from(name.as_str())), None, now).is_some()
+        };
+        self.approvals.approvers().into_iter().filter(is_blocked).collect()
     }
 
     /// One person, in an emergency, without the approval of others. The alarm is on disk before

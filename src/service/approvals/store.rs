@@ -1,6 +1,7 @@
 //! Approval requests in one file of the state directory, replaced whole with each change.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -58,6 +59,12 @@ impl Approvals {
         self.requests.lock().iter().rev().cloned().collect()
     }
 
+    /// Everybody whose approval is kept.
+    pub(super) fn approvers(&self) -> BTreeSet<String> {
+        let requests = self.requests.lock();
+        requests.iter().flat_map(|request| &request.approvals).map(|approval| approval.by.clone()).collect()
+    }
+
     /// The one with this id.
     pub fn one(&self, id: &str) -> Result<ApprovalRequest, Error> {
         let requests = self.requests.lock();
@@ -65,16 +72,21 @@ impl Approvals {
         found.ok_or_else(|| unknown(id).into())
     }
 
-    /// Uses up the approval of this order, or says for what it waits. `named`: that one and no other.
+    /// Uses up the approval of this order, or says for what it waits. `named`: that one and no other. What
+    /// the `blocked` have approved does not count any more, not even when their blocks end.
     pub(super) fn find_or_add(
         &self,
         who: &str,
         order: &Order,
         named: Option<&str>,
         rule: &Rule,
+        blocked: &BTreeSet<String>,
         now: Timestamp,
     ) -> Result<Found, Error> {
         self.change(|requests| {
+            for request in requests.iter_mut().filter(|request| request.used_at.is_none()) {
+                request.approvals.retain(|approval| !blocked.contains(&approval.by));
+            }
             let is_open =
                 |request: &ApprovalRequest| request.requested_by == who && request.is_open(Some(rule), now).is_ok();
             let digest = order.digest_bytes();
@@ -170,10 +182,13 @@ mod tests {
         let rule = Rule { count: 1, roles: vec![Role::Security] };
         let config = Config { rotate: Some(rule.clone()), ..Config::default() };
         let at = |seconds| Timestamp::from_unix_seconds(seconds).unwrap();
+        let nobody = BTreeSet::new();
         let order = Order::new(Operation::Rotate, "", &"content");
         let approvals = Approvals::open(config.clone(), &path).unwrap();
-        let Found::New(request) = approvals.find_or_add("ops", &order, None, &rule, at(1)).unwrap() else { panic!() };
-        let again = approvals.find_or_add("ops", &order, None, &rule, at(1)).unwrap();
+        let Found::New(request) = approvals.find_or_add("ops", &order, None, &rule, &nobody, at(1)).unwrap() else {
+            panic!()
+        };
+        let again = approvals.find_or_add("ops", &order, None, &rule, &nobody, at(1)).unwrap();
         assert!(matches!(again, Found::Waiting(waiting) if waiting.id == request.id));
         let approval = super::super::request::Approval { by: "alice".into(), roles: vec![Role::Security], at: at(1) };
         let agree = |request: &mut ApprovalRequest, _: Option<&Rule>| {
@@ -183,14 +198,14 @@ mod tests {
         approvals.decide(&request.id, agree).unwrap();
 
         std::fs::remove_dir_all(directory.path()).unwrap();
-        assert!(approvals.find_or_add("ops", &order, None, &rule, at(2)).is_err());
+        assert!(approvals.find_or_add("ops", &order, None, &rule, &nobody, at(2)).is_err());
         std::fs::create_dir(directory.path()).unwrap();
-        assert!(matches!(approvals.find_or_add("ops", &order, None, &rule, at(2)).unwrap(), Found::Taken(_)));
+        assert!(matches!(approvals.find_or_add("ops", &order, None, &rule, &nobody, at(2)).unwrap(), Found::Taken(_)));
 
         let approvals = Approvals::open(config, &path).unwrap();
-        let named = approvals.find_or_add("ops", &order, Some(&request.id), &rule, at(3)).unwrap_err();
+        let named = approvals.find_or_add("ops", &order, Some(&request.id), &rule, &nobody, at(3)).unwrap_err();
         assert!(matches!(named, Error::Approval(Refusal::Closed(Status::Used))), "{named}");
-        assert!(matches!(approvals.find_or_add("ops", &order, None, &rule, at(3)).unwrap(), Found::New(_)));
+        assert!(matches!(approvals.find_or_add("ops", &order, None, &rule, &nobody, at(3)).unwrap(), Found::New(_)));
         std::fs::write(&path, b"[{").unwrap();
         assert!(Approvals::open(Config::default(), &path).is_err());
     }

@@ -16,6 +16,7 @@ use std::{
 
 use super::server::{RedisServer, until};
 use super::*;
+use crate::quota::{Charge, Principal, Quota, Window};
 
 fn accepting() -> nonce::Config {
     nonce::Config { accept_client_nonces: true, ..contract::config() }
@@ -208,6 +209,18 @@ async fn concurrent_claims_go_together_and_count_against_the_capacity() {
     // Two were accepted at first.
     assert_eq!(fresh, 198);
     assert!(full >= 102, "{full}");
+    // Who is turned away for want of room pays nothing: the bucket of one still has its one.
+    let bucket = || {
+        let principal = Principal::Subject("a".into());
+        let quota = Quota::per(1, Duration::from_secs(3600));
+        Charge { principal, limit: "email", window: Window::Hour, quota, count: 1 }
+    };
+    for _ in 0..3 {
+        let request = request();
+        let claim = Claim::new(&Permit, request.nonce, request.use_).charged(vec![bucket()]);
+        let turned_away = stores[0].spend(claim, Duration::ZERO, clock()).await;
+        assert!(matches!(turned_away, Err(Error::Full(Bound::Store))), "{turned_away:?}");
+    }
     let issued = stores[0].issue(&contract::order(), 1, clock()).await;
     assert!(matches!(issued, Err(Error::Full(Bound::Store))), "{issued:?}");
 }
