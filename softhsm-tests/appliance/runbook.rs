@@ -40,7 +40,7 @@ fn every_command_of_the_runbook_works_as_printed() {
     assert!(here.len() >= 40 && all.len() - here.len() >= 8, "{} of {}", here.len(), all.len());
     let mut script = "set -euo pipefail\n".to_owned();
     for command in here {
-        script.push_str(&format!("echo '== {}' >&2\n{command}\n", command.replace('\'', "'\\''")));
+        script += &["echo '== ", &command.replace('\'', "'\\''"), "' >&2\n", command, "\n"].concat();
     }
     let audit = signer.home.join("audit");
     let script = script

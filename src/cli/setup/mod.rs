@@ -159,7 +159,7 @@ fn only(present: Vec<TokenUri>, label: Option<&str>) -> Result<TokenUri, Error> 
 
 fn next_steps(options: &Options, uri: &TokenUri) -> String {
     format!(
-        "\nVerify, and keep it elsewhere (a key ceremony: two people, one reads, one writes it down):\n\
+        "\nVerify, and keep it elsewhere (RUNBOOK.md, \"Key ceremony\"):\n\
          - the fingerprint of the key above, and `curl -s http://127.0.0.1:8080/api/v1/signer` once it serves\n\
          - the key on the token: pkcs11-tool --module … --list-objects shows it sensitive, never extractable, local\n\
          - the public audit key: jq -r .audit.public_key of the same answer\n\
