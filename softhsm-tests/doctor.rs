@@ -102,7 +102,7 @@ fn beside_a_running_appliance_nothing_is_disturbed() {
     let logins = spy.calls("C_Login");
     let report = doctor(&site);
     report.says("appliance", "ok", "runs with this state directory");
-    report.says("pin", "ok", "the running appliance is logged in; not tried");
+    report.says("pin", "ok", "left to the running appliance; not tried");
     report.says("mechanisms", "ok", "(by its list)");
     assert_eq!((report.code, spy.calls("C_Login")), (Some(0), logins));
     appliance.attest();
@@ -226,6 +226,20 @@ fn a_state_directory_that_is_open_missing_or_none_is_told() {
     doctor(&site).says("state", "warn", "not there yet");
     fs::write(&state, "").unwrap();
     doctor(&site).says("state", "fail", "not a directory");
+}
+
+#[test]
+fn where_it_cannot_be_seen_whether_an_appliance_runs_no_pin_is_tried() {
+    let (site, spy) = Site::with_key().spied();
+    let logins = spy.calls("C_Login");
+    let lock = site.path("state/.lock");
+    let _ = fs::remove_file(&lock);
+    // Nobody can open a link to itself, root included.
+    std::os::unix::fs::symlink(&lock, &lock).unwrap();
+    let report = doctor(&site);
+    report.says("appliance", "warn", "whether it runs cannot be seen");
+    report.says("pin", "ok", "not tried");
+    assert_eq!(spy.calls("C_Login"), logins);
 }
 
 #[test]

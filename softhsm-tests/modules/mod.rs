@@ -1,6 +1,7 @@
 //! The same tests, unchanged, on every PKCS#11 module that can be had here: this test binary again,
 //! with `TEST_MODULE` naming the module, and the module's own profile from hsm-config.
 
+mod handles;
 mod skipped;
 
 use std::process::Command;

@@ -26,16 +26,33 @@ pub(super) fn state(config: &Config) -> (Vec<Finding>, bool) {
         ),
         Err(error) => Finding::fail("state", format!("{}: {error}", path.display()), MADE_BY),
     };
-    let runs = is_locked(path);
-    let word = if runs { "runs with this state directory" } else { "does not run" };
-    (vec![finding, Finding::ok("appliance", word)], runs)
+    let (appliance, runs) = match is_locked(path) {
+        Ok(true) => (Finding::ok("appliance", "runs with this state directory"), true),
+        Ok(false) => (Finding::ok("appliance", "does not run"), false),
+        // Then it is treated as one that runs.
+        Err(error) => {
+            let found = format!("whether it runs cannot be seen: {}: {error}", path.display());
+            (Finding::warn("appliance", found, "run this as the service's user, or as root"), true)
+        }
+    };
+    (vec![finding, appliance], runs)
 }
 
 /// Whether another process holds the lock. The file is not made for it, and the lock is given back at
 /// once.
-fn is_locked(directory: &Path) -> bool {
-    let Ok(file) = fs::File::open(directory.join(".lock")) else { return false };
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+fn is_locked(directory: &Path) -> io::Result<bool> {
+    let file = match fs::File::open(directory.join(".lock")) {
+        Ok(file) => file,
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The audit directory, and the room in it.

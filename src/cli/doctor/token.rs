@@ -9,7 +9,7 @@ use crate::{
     token::{self, Error, PinSource, Seen, Token, explain},
 };
 
-/// `runs`: an appliance is logged in to this token already.
+/// `runs`: an appliance is, or may be, logged in to this token already.
 pub(super) fn look(config: &Config, runs: bool) -> Vec<Finding> {
     let (pin_source, pin) = pin_source(config);
     let mut findings = vec![pin_source];
@@ -78,7 +78,7 @@ fn offers(config: &Config, seen: &Seen, pin: Option<&SecretString>, runs: bool) 
         return vec![Finding::warn("pin", found, remedy), listed("by its list")];
     }
     if runs {
-        return vec![Finding::ok("pin", "the running appliance is logged in; not tried"), listed("by its list")];
+        return vec![Finding::ok("pin", "left to the running appliance; not tried"), listed("by its list")];
     }
     let Some(pin) = pin else {
         return vec![Finding::warn("pin", "not tried: it cannot be read", "see pin-source"), listed("by its list")];
