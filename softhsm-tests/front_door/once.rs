@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::Client,
+    guarded::Guarded,
     http::{Connection, request},
     signer::{Signer, key, rotation_request},
 };
@@ -136,4 +137,24 @@ fn what_happened_although_its_answer_was_lost_is_found_and_what_did_not_happen_i
     let made = send(&signer, "/api/v1/keys/rotate", "copied", &other);
     assert_eq!((made.status, made.header("idempotent-replayed")), (201, ""));
     assert_eq!(signer.states().len(), 4);
+}
+
+#[test]
+fn a_header_that_says_how_is_exactly_of_the_form_that_is_described() {
+    let guarded = Guarded::new();
+    let operator = guarded.certified("operator");
+    let body = json!({ "force": true });
+    for header in [
+        "Idempotency-Key: a b",
+        "Idempotency-Key: a\tb",
+        "Approval-Id: {=O\tQPK",
+        "Approval-Id: apr 1",
+        "Break-Glass: nobody else\tis awake",
+    ] {
+        let answer = operator.clone().header(header).post("/api/v1/rotations/rotation-1/complete", &body);
+        assert_eq!((answer.status, &*answer.problem()), (400, "invalid-field"), "{header}: {}", answer.text());
+    }
+    let answer =
+        operator.header("Break-Glass: nobody else is awake").post("/api/v1/rotations/rotation-1/complete", &body);
+    assert_eq!(answer.problem(), "unknown-rotation", "{}", answer.text());
 }

@@ -4,6 +4,7 @@
 
 use std::{
     future::{Ready, ready},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -52,21 +53,29 @@ impl FromRequest for Terms {
 
 fn terms(request: &HttpRequest) -> Result<Terms, Problem> {
     Ok(Terms {
-        idempotency_key: text(request, "idempotency-key", 1, 128)?,
-        approval: text(request, "approval-id", 1, 64)?,
-        break_glass: text(request, "break-glass", 10, 256)?,
+        idempotency_key: text(request, "idempotency-key", 1..=128, b'!')?,
+        approval: text(request, "approval-id", 1..=64, b'!')?,
+        break_glass: text(request, "break-glass", 10..=256, b' ')?,
     })
 }
 
-/// A header that is there once, or not at all, in printable ASCII.
-fn text(request: &HttpRequest, name: &'static str, least: usize, most: usize) -> Result<Option<String>, Problem> {
+/// A header that is there once, or not at all, in printable ASCII from `first` on.
+fn text(
+    request: &HttpRequest,
+    name: &'static str,
+    length: RangeInclusive<usize>,
+    first: u8,
+) -> Result<Option<String>, Problem> {
     let mut values = request.headers().get_all(name);
     let Some(value) = values.next() else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (least..=most).contains(&text.trim().len()));
+    let fits = |text: &&str| length.contains(&text.len()) && text.bytes().all(|b| (first..=b'~').contains(&b));
+    let text = value.to_str().ok().map(str::trim).filter(fits);
     match (text, values.next()) {
-        (Some(text), None) => Ok(Some(text.trim().to_owned())),
+        (Some(text), None) => Ok(Some(text.to_owned())),
         (_, _) => {
-            let expected = format!("expected one header of {least} to {most} printable ASCII characters");
+            let (least, most) = (length.start(), length.end());
+            let spaces = if first == b' ' { "" } else { " without spaces" };
+            let expected = format!("expected one header of {least} to {most} printable ASCII characters{spaces}");
             Err(Problem::field(format!("(header {name})"), expected))
         }
     }
