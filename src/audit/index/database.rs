@@ -22,7 +22,7 @@ const VERSION: i64 = 2;
 
 /// Records in a block. A search looks into each block of its time: fewer blocks make it faster, and
 /// the rows of the open block, which are written again as it fills, longer. Tests have many borders.
-const BLOCK: u64 = if cfg!(test) { 16 } else { 4096 };
+const BLOCK: u64 = if cfg!(test) { 16 } else { 16_384 };
 
 /// Longest time that one search may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -116,6 +116,13 @@ impl OpenBlock {
         }
         Ok(())
     }
+}
+
+/// Every record of a block.
+fn everything() -> RoaringBitmap {
+    let mut all = RoaringBitmap::new();
+    all.insert_range(..u32::try_from(BLOCK).expect("a block is small"));
+    all
 }
 
 /// Which place of its block a record has.
@@ -285,32 +292,41 @@ impl<'a> Search<'a> {
     /// Adds the records of a block that hold all that is wanted. `within`: all of its times are wanted.
     fn look_into(&mut self, block: u64, within: bool) -> rusqlite::Result<()> {
         let Some(mut places) = self.holders(block)? else { return Ok(()) };
+        if !within {
+            places &= self.of_the_time(block)?;
+        }
         let bound = |sequence: u64| u32::try_from(sequence.saturating_sub(block * BLOCK).min(BLOCK)).expect("small");
         places.remove_range(..bound(self.first));
         places.remove_range(bound(self.last.saturating_add(1))..);
         let sequences = places.into_iter().map(|place| block * BLOCK + u64::from(place));
         let sequences: Vec<_> = if self.query.newest_first { sequences.rev().collect() } else { sequences.collect() };
-        let mut one = self.connection.prepare_cached(
-            "SELECT sequence, begins_after, offset, length FROM records WHERE sequence = ?1 AND time BETWEEN ?2 AND ?3",
-        )?;
+        let sql = "SELECT sequence, begins_after, offset, length FROM records WHERE sequence = ?1";
+        let mut one = self.connection.prepare_cached(sql)?;
         for sequence in sequences {
             if self.found.len() >= self.query.limit {
                 break;
             }
-            let (since, until) = if within { (i64::MIN, i64::MAX) } else { (self.since, self.until) };
-            self.found.extend(one.query_row([signed(sequence), since, until], place).optional()?);
+            self.found.extend(one.query_row([signed(sequence)], place).optional()?);
         }
         Ok(())
     }
 
     /// Which records of a block hold all that is wanted.
     fn holders(&mut self, block: u64) -> rusqlite::Result<Option<RoaringBitmap>> {
-        let mut all = RoaringBitmap::from_iter(0..u32::try_from(BLOCK).expect("small"));
+        let mut all = None;
         for (field, text) in &self.wanted {
             let held = params![signed(block), *field as u8, text];
             let Some(holders) = self.holding.query_row(held, |row| bitmap(row, 0)).optional()? else { return Ok(None) };
-            all &= holders;
+            all = Some(all.map_or_else(|| holders.clone(), |all: RoaringBitmap| all & &holders));
         }
-        Ok(Some(all))
+        Ok(Some(all.unwrap_or_else(everything)))
+    }
+
+    /// Which records of a block are of the time that is wanted.
+    fn of_the_time(&self, block: u64) -> rusqlite::Result<RoaringBitmap> {
+        let sql = "SELECT sequence FROM records WHERE sequence BETWEEN ?1 AND ?2 AND time BETWEEN ?3 AND ?4";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let bounds = [signed(block * BLOCK), signed(block * BLOCK + BLOCK - 1), self.since, self.until];
+        statement.query_map(bounds, |row| unsigned(row, 0).map(within_block))?.collect()
     }
 }
