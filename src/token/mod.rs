@@ -2,7 +2,9 @@
 //!
 //! One process-wide module context ([`module`]) holds the login. Lanes of worker threads
 //! ([`lane`]) each own a session and a cache of object handles, behind a bounded queue with a
-//! deadline for every call, so that nothing asynchronous ever waits inside PKCS#11.
+//! deadline for every call, so that nothing asynchronous ever waits inside PKCS#11. The place of a worker
+//! whose call does not end is filled ([`crew`]), until too many hang ([`hung`]): then
+//! [`Token::until_stuck`] returns, and only a new process has a working module.
 
 mod audit_key;
 mod capacity;
