@@ -60,6 +60,7 @@ impl Site {
     pub fn spied(mut self) -> (Self, Spy) {
         let spy = Spy::new(self.home.path());
         self.edit_config(MODULE, Spy::module());
+        self.edit_config("[token]", "[token]\nenvironment = [\"SOFTHSM2_CONF\", \"PKCS11SPY\", \"PKCS11SPY_OUTPUT\"]");
         self.environment.extend(spy.environment());
         (self, spy)
     }

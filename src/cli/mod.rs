@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod dev;
+mod hold_token;
 mod init;
 mod key;
 mod serve;
@@ -34,6 +35,9 @@ enum Command {
     /// Bearer keys of callers: make, list, revoke.
     #[command(subcommand)]
     Key(key::Command),
+    /// The process that `serve` starts to hold the PKCS#11 module.
+    #[command(hide = true)]
+    HoldToken,
     /// Verify or export an audit trail.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -64,6 +68,7 @@ impl Cli {
             Command::Check(file) => file.load().and_then(|config| check::run(&config)),
             Command::Audit(command) => audit::run(&command),
             Command::Init(file) => file.load().and_then(|config| init::run(&config)),
+            Command::HoldToken => hold_token::run(),
             Command::Key(command) => key::run(&command),
         };
         result.unwrap_or_else(|code| code)

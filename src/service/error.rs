@@ -182,6 +182,7 @@ impl Error {
                 | token::Error::KeyMissing { .. }
                 | token::Error::KeyPolicy(_)
                 | token::Error::Lost(_)
+                | token::Error::Unanswered
                 | token::Error::PinSource(_)
                 | token::Error::Call(_) => Class::Dependency,
             },

@@ -22,7 +22,7 @@ use crate::{
     },
     service::{Error, KeyPolicy, Service, opaque::OpaqueOrder},
     timestamp::Timestamp,
-    token::{self, GenerateRequest, KeyRef},
+    token::{GenerateRequest, KeyRef},
 };
 
 /// Who acts: the authenticated identity for the record, and the audit event's beginning.
@@ -305,7 +305,7 @@ impl Service {
         let generated = match self.token.generate(request).await {
             Ok(generated) => generated,
             Err(error) => {
-                if matches!(error, token::Error::Deadline(_)) {
+                if error.leaves_it_open() {
                     change.guard.linger();
                 }
                 return Err(error.into());

@@ -4,7 +4,6 @@
 use crate::{
     audit::{Event, Outcome, Severity},
     service::{Error, Service},
-    token,
 };
 
 impl Service {
@@ -38,7 +37,8 @@ impl Service {
 
 /// A failure is one only where it is certain that nothing was changed.
 fn ended(event: Event, error: &Error) -> Event {
-    let nobody_knows = matches!(error, Error::LedgerUnavailable(_) | Error::Token(token::Error::Deadline(_)));
+    let left_open = matches!(error, Error::Token(error) if error.leaves_it_open());
+    let nobody_knows = left_open || matches!(error, Error::LedgerUnavailable(_));
     let outcome = if nobody_knows { Outcome::Unknown } else { Outcome::Failure };
     event.with_outcome(outcome).of_severity(Severity::Warning).detail("error", error.kind())
 }

@@ -1,13 +1,14 @@
 //! What can go wrong with a token, and what each CKR code means to us.
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
 use cryptoki::error::{Error as CryptokiError, RvError};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::TokenUri;
 
 /// Why a call to the token gave no result. No message contains a PIN or key material.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum Error {
     #[error("the PKCS#11 module {path} cannot be loaded: {source}")]
     Module { path: PathBuf, source: CallError },
@@ -21,7 +22,7 @@ pub enum Error {
     #[error("the token's user PIN {0}")]
     Pin(PinProblem),
     #[error("a token worker could not be started: {0}")]
-    Worker(std::io::Error),
+    Worker(#[serde(with = "os_error")] io::Error),
     #[error("the token has no private key with id {}", hex::encode(object_id))]
     KeyMissing { object_id: Vec<u8> },
     #[error("{0}")]
@@ -32,9 +33,12 @@ pub enum Error {
     Deadline(Duration),
     #[error("the token returned a signature that does not verify with the key's public half")]
     BadSignature,
+    /// Whatever was to be done may have been done.
+    #[error("the process that holds the token ended before it answered: whether this was done is not known")]
+    Unanswered,
     /// The way to the token is gone; it is being looked for.
     #[error("{0}")]
-    Lost(&'static str),
+    Lost(Cow<'static, str>),
     #[error("the PIN cannot be read again: {0}")]
     PinSource(String),
     #[error("{0}")]
@@ -42,12 +46,16 @@ pub enum Error {
 }
 
 /// Why the PIN was not, or must not be, tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum PinProblem {
     #[error(
         "is wrong: it was tried once. Each start would try it once more, and tokens lock after a few: correct the PIN source first (systemd: RestartPreventExitStatus=78)"
     )]
     Incorrect,
+    #[error(
+        "is the one that this token refused before: it is not tried again. Correct the PIN source, then start again. If the token's PIN has been set to this one since, remove pin-refused.json from the state directory"
+    )]
+    Refused,
     #[error("is locked: the security officer must unlock it (C_InitPIN)")]
     Locked,
     #[error("has one try left before it locks: log in with another tool to prove the PIN, then start again")]
@@ -59,9 +67,9 @@ pub enum PinProblem {
 }
 
 /// A PKCS#11 function that failed, with its CKR code kept.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 #[error("{0}")]
-pub struct CallError(String, #[source] Option<CryptokiError>);
+pub struct CallError(String, #[serde(skip)] #[source] Option<CryptokiError>);
 
 impl CallError {
     /// A value that the token gave and that makes no sense.
@@ -227,6 +235,32 @@ pub(super) fn remedy(code: RvError) -> Remedy {
 }
 
 impl Error {
+    /// True when nobody knows whether what was asked for was done: it may have been, or may yet be.
+    #[must_use]
+    pub fn leaves_it_open(&self) -> bool {
+        match self {
+            Self::Deadline(_) | Self::Unanswered => true,
+            Self::Module { .. }
+            | Self::Initialize { .. }
+            | Self::NoToken { .. }
+            | Self::AmbiguousToken { .. }
+            | Self::Pin(_)
+            | Self::Worker(_)
+            | Self::KeyMissing { .. }
+            | Self::KeyPolicy(_)
+            | Self::Busy
+            | Self::BadSignature
+            | Self::Lost(_)
+            | Self::PinSource(_)
+            | Self::Call(_) => false,
+        }
+    }
+
+    /// A way to the token that is gone.
+    pub(super) const fn lost(why: &'static str) -> Self {
+        Self::Lost(Cow::Borrowed(why))
+    }
+
     /// What is to be done. A key that is not there may be one that is not seen: SoftHSM2 leaves out
     /// an object whose file another process held while it was read, and shows an empty token when
     /// its directory is away.
@@ -234,7 +268,7 @@ impl Error {
         match self {
             Self::Call(call) => call.code().map_or(Remedy::FreshSession, remedy),
             Self::KeyMissing { .. } => Remedy::FreshSession,
-            Self::Lost(_) | Self::NoToken { .. } => Remedy::Reopen,
+            Self::Lost(_) | Self::Unanswered | Self::NoToken { .. } => Remedy::Reopen,
             Self::Pin(problem) => Remedy::Pin(*problem),
             Self::Module { .. }
             | Self::Initialize { .. }
@@ -262,10 +296,24 @@ impl Error {
             | Self::Deadline(_)
             | Self::BadSignature
             | Self::Lost(_)
+            | Self::Unanswered
             | Self::PinSource(_)
             | Self::Call(_) => false,
             Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
         }
+    }
+}
+
+/// An error of the operating system, as its number.
+mod os_error {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, io};
+
+    pub(super) fn serialize<S: Serializer>(error: &io::Error, serializer: S) -> Result<S::Ok, S::Error> {
+        error.raw_os_error().unwrap_or_default().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<io::Error, D::Error> {
+        i32::deserialize(deserializer).map(io::Error::from_raw_os_error)
     }
 }
 

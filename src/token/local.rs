@@ -1,0 +1,166 @@
+//! The token through a module in this process: the lanes, and which of them does what.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cryptoki::session::Session;
+
+use super::{
+    Config, Error, KeyRef, OptionalAttribute, audit_key, certificate, generate,
+    lane::Lane,
+    module::Module,
+    pin::GivesPin,
+    session::TokenSession,
+    stuck::Progress,
+    verb::{Answer, Request},
+};
+
+/// How long a call in progress may hold up the end of the process.
+pub(super) const CLOSING: Duration = Duration::from_secs(5);
+
+/// The module, logged in, and the threads that work in it.
+pub(super) struct Local {
+    pub module: Arc<Module>,
+    signing: Worked,
+    lifecycle: Worked,
+    ledger: Worked,
+    reading: Worked,
+    asking: Worked,
+    deadline: Duration,
+}
+
+/// A lane, and what is going on in it.
+struct Worked {
+    lane: Lane,
+    progress: Arc<Progress>,
+}
+
+impl Worked {
+    fn start(name: &'static str, workers: usize, queue: usize, module: &Arc<Module>) -> Result<Self, Error> {
+        Ok(Self { lane: Lane::start(name, workers, queue, module)?, progress: Arc::new(Progress::of(name, workers)) })
+    }
+
+    async fn call<T: Into<Answer> + Send + 'static>(
+        &self,
+        deadline: Duration,
+        call: impl FnOnce(&mut TokenSession) -> Result<T, Error> + Send + 'static,
+    ) -> Result<Answer, Error> {
+        let progress = Arc::clone(&self.progress);
+        let watched = move |session: &mut TokenSession| {
+            let _in_the_module = progress.begin(Instant::now() + deadline);
+            call(session)
+        };
+        self.lane.call(deadline, watched).await.map(Into::into)
+    }
+}
+
+impl Local {
+    /// Loads the module, finds the one token the URI names, logs in (once), starts the lanes.
+    pub fn open(config: &Config, pins: Arc<dyn GivesPin>) -> Result<Self, Error> {
+        let module = Arc::new(Module::open(config, pins)?);
+        Ok(Self {
+            signing: Worked::start("token-sign", config.workers, config.queue, &module)?,
+            // One worker: generations and destructions are serialised.
+            lifecycle: Worked::start("token-lifecycle", 1, 64, &module)?,
+            // A revocation is a record: it must not wait for a generation either.
+            ledger: Worked::start("token-ledger", 1, 64, &module)?,
+            // Readings of the ledger renew the right to sign: they must not wait for a generation.
+            reading: Worked::start("token-read", 1, 64, &module)?,
+            // What callers may ask as often as they like: attributes, certificates, health.
+            asking: Worked::start("token-ask", 1, 64, &module)?,
+            module,
+            deadline: config.call_deadline,
+        })
+    }
+
+    /// Does what is asked, on the lane for it.
+    pub async fn perform(&self, request: Request) -> Result<Answer, Error> {
+        let deadline = request.deadline(self.deadline);
+        match request {
+            Request::Sign { object_id, algorithm, input } => {
+                self.signing.call(deadline, move |session| session.sign(&object_id, algorithm, &input)).await
+            }
+            Request::SignTreeHead { object_id, algorithm, input } => {
+                self.asking.call(deadline, move |session| session.sign(&object_id, algorithm, &input)).await
+            }
+            Request::Generate(request) => {
+                let module = Arc::clone(&self.module);
+                self.lifecycle.call(deadline, move |session| generate::generate(session, &module, &request)).await
+            }
+            Request::KeyAttributes { object_id } => {
+                self.asking.call(deadline, move |session| session.key_attributes(&object_id)).await
+            }
+            Request::CertificateRequest { key, common_name } => {
+                self.lifecycle.call(deadline, move |session| certificate_request(session, &key, &common_name)).await
+            }
+            Request::StoreChain { object_id, label, at, chain } => {
+                self.lifecycle.call(deadline, move |session| session.store_chain(&object_id, &label, at, &chain)).await
+            }
+            Request::Certificates { object_id } => {
+                self.asking.call(deadline, move |session| session.certificates(&object_id)).await
+            }
+            Request::KeyObjects { prefix } => {
+                self.asking.call(deadline, move |session| session.key_objects(&prefix)).await
+            }
+            Request::DestroyPrivateKey { object_id } => {
+                self.lifecycle.call(deadline, move |session| session.destroy_private_key(&object_id)).await
+            }
+            Request::DestroyLeftovers { object_id, prefix } => {
+                self.lifecycle.call(deadline, move |session| session.destroy_leftovers(&object_id, &prefix)).await
+            }
+            Request::UnusedObjectId => {
+                self.lifecycle.call(deadline, |session| session.exclusively(generate::unused_id)).await
+            }
+            Request::DestroyDataObject { label } => {
+                self.ledger.call(deadline, move |session| session.destroy_data_object(&label)).await
+            }
+            Request::DataObjects => self.reading.call(deadline, TokenSession::data_objects).await,
+            Request::CreateDataObject(record) => {
+                let modifiable = self.module.omits(OptionalAttribute::Modifiable);
+                self.ledger.call(deadline, move |session| session.create_data_object(&record, modifiable)).await
+            }
+            Request::AuditKeys { prefix } => {
+                let find = move |session: &Session| audit_key::find(session, &prefix);
+                self.asking.call(deadline, move |session| session.exclusively(find)).await
+            }
+            Request::GenerateAuditKey { prefix } => {
+                let module = Arc::clone(&self.module);
+                let make = move |session: &Session| audit_key::make(session, &module, &prefix);
+                self.lifecycle.call(deadline, move |session| session.exclusively(make)).await
+            }
+            Request::Ping => self.asking.call(deadline, TokenSession::check_presence).await,
+        }
+    }
+
+    /// A lane in which every worker hangs in the module, if there is one.
+    pub fn stuck(&self, now: Instant) -> Option<&'static str> {
+        self.lanes().into_iter().find_map(|worked| worked.progress.stuck(now))
+    }
+
+    /// Ends the lanes, closes every session, and finalizes the module. Doing it twice is harmless.
+    ///
+    /// It must be done before the process ends: a worker that is still inside the module while
+    /// `exit` takes the module's own data down crashes.
+    pub fn close(&self) -> Result<(), Error> {
+        let ended = self.lanes().map(|worked| worked.lane.stop(CLOSING));
+        // C_Finalize under a thread that hangs in a call would crash or hang as well.
+        if ended == [true; 5] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
+    }
+
+    fn lanes(&self) -> [&Worked; 5] {
+        [&self.signing, &self.lifecycle, &self.ledger, &self.reading, &self.asking]
+    }
+}
+
+/// A PKCS#10 certificate request (RFC 2986), signed by the key.
+fn certificate_request(session: &mut TokenSession, key: &KeyRef, common_name: &str) -> Result<Vec<u8>, Error> {
+    certificate::request(common_name, &key.public_key, |message| {
+        let algorithm = key.public_key.algorithm();
+        let raw = session.sign(&key.object_id, algorithm, &algorithm.token_input(message))?;
+        let signature = key.public_key.normalize(&raw).map_err(|_| Error::BadSignature)?;
+        key.public_key.verify(message, &signature).map_err(|_| Error::BadSignature)?;
+        Ok(signature)
+    })
+}
