@@ -27,5 +27,5 @@ bench-trail:
 	@cargo bench --locked --bench trail
 
 lint:
-	@cargo fmt --check
-	@cargo clippy --locked --all-targets -- --deny warnings
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets -- --deny warnings

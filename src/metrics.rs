@@ -38,6 +38,7 @@ pub struct Metrics {
     pub audit_checkpoint_size: IntGauge,
     pub audit_copies_dropped: IntCounterVec,
     pub service_health: GaugeVec,
+    pub token_process_restarts: IntCounter,
     pub access_denied: IntCounter,
     pub approvals: IntCounterVec,
     pub break_glass: IntCounterVec,
@@ -100,6 +101,10 @@ impl Metrics {
                 &["receiver"],
             )?,
             service_health: make.gauges("service_health", "1 when the dependency is usable, else 0", &["service"])?,
+            token_process_restarts: make.counter(
+                "token_process_restarts_total",
+                "Times that the process which holds the PKCS#11 module ended unasked and another was started",
+            )?,
             access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
             approvals: make.counters("approvals_total", "Steps of approval requests", &["operation", "step"])?,
             break_glass: make.counters(

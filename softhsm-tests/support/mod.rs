@@ -4,9 +4,11 @@ pub mod appliance;
 pub mod client;
 pub mod curl;
 pub mod dice;
+pub mod faults;
 pub mod guarded;
 pub mod http;
 pub mod own_process;
+pub mod own_token;
 pub mod pkcs11_tool;
 pub mod pki;
 /// The same as the nonce store's own tests start.

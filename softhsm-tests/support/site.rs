@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::{
     appliance::{Appliance, BINARY},
+    faults::Faults,
     pkcs11_tool::Pkcs11Tool,
     softhsm::{MODULE, SoftHsm},
     spy::Spy,
@@ -60,9 +61,20 @@ impl Site {
     pub fn spied(mut self) -> (Self, Spy) {
         let spy = Spy::new(self.home.path());
         self.edit_config(MODULE, Spy::module());
-        self.edit_config("[token]", "[token]\nenvironment = [\"SOFTHSM2_CONF\", \"PKCS11SPY\", \"PKCS11SPY_OUTPUT\"]");
+        let names = "[\"SOFTHSM2_CONF\", \"PKCS11SPY\", \"PKCS11SPY_OUTPUT\"]";
+        self.edit_config("[token]", &format!("[token]\nenvironment = {names}"));
         self.environment.extend(spy.environment());
         (self, spy)
+    }
+
+    /// Puts the module that fails as it is told between the appliance and the token.
+    pub fn faulty(mut self) -> (Self, Faults) {
+        let faults = Faults::new(self.home.path());
+        self.edit_config(MODULE, Faults::module().to_str().unwrap());
+        let names: Vec<_> = faults.environment().into_iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        self.edit_config("[token]", &format!("[token]\nenvironment = [\"SOFTHSM2_CONF\", {}]", names.join(", ")));
+        self.environment.extend(faults.environment());
+        (self, faults)
     }
 
     /// Runs with one more environment variable.

@@ -117,6 +117,13 @@ impl SoftHsm {
         [("SOFTHSM2_CONF", Box::leak(self.conf().into_boxed_path()))]
     }
 
+    /// Sets the token's user PIN; the PIN file stays as it is.
+    pub fn change_pin(&self, pin: &str) {
+        let arguments = ["--module", MODULE, "--token-label", &self.label, "--login", "--pin", PIN];
+        let change = ["--change-pin", "--new-pin", pin];
+        tool::run("pkcs11-tool", &[&arguments[..], &change].concat(), &self.environment());
+    }
+
     pub fn write_pin(&self, pin: &str) {
         let path = self.path().join("pin");
         fs::write(&path, pin).unwrap();

@@ -184,6 +184,7 @@ impl Error {
                 | token::Error::Lost(_)
                 | token::Error::Unanswered
                 | token::Error::PinSource(_)
+                | token::Error::Login(_)
                 | token::Error::Call(_) => Class::Dependency,
             },
             Self::Audit(audit::Error::Stopped(Stop::Failed)) | Self::Internal(_) => Class::Fatal,
@@ -247,6 +248,18 @@ impl Error {
             Self::LedgerUnavailable(_) | Self::Ledger(_) => "ledger",
             Self::Internal(_) => "internal",
         }
+    }
+}
+
+impl Error {
+    /// Whether a call to the token was given up that has not ended: it may do its work yet.
+    #[must_use]
+    pub fn may_still_happen(&self) -> bool {
+        let given_up = token::Error::leaves_it_open;
+        if let Self::LedgerUnavailable(LedgerUnavailable(source)) = self {
+            return source.downcast_ref().is_some_and(given_up);
+        }
+        matches!(self, Self::Token(error) if given_up(error))
     }
 }
 

@@ -91,8 +91,9 @@ impl Service {
         Ok(Change { guard, decided: self.keyring.standing() })
     }
 
-    /// Writes what was decided. When nobody can say whether the record was written, the lock lingers:
-    /// the call may still land, and nobody must decide anew before it has.
+    /// Writes what was decided. When the call was given up and not ended, the lock lingers: the record may
+    /// still be written, and nobody must decide anew before it has been. A call that ended with an error
+    /// has written it or not: whoever decides next reads which.
     async fn commit(&self, change: &mut Change, event: Event, actor: &Actor, now: Timestamp) -> Result<(), Error> {
         match self.keyring.append(&change.decided, event, change.guard.fence(), &actor.name, now).await {
             Ok(standing) => {
@@ -100,7 +101,7 @@ impl Service {
                 Ok(())
             }
             Err(error) => {
-                if matches!(error, Error::LedgerUnavailable(_)) {
+                if error.may_still_happen() {
                     change.guard.linger();
                 }
                 Err(error)
@@ -305,10 +306,11 @@ impl Service {
         let generated = match self.token.generate(request).await {
             Ok(generated) => generated,
             Err(error) => {
-                if error.leaves_it_open() {
+                let error = Error::from(error);
+                if error.may_still_happen() {
                     change.guard.linger();
                 }
-                return Err(error.into());
+                return Err(error);
             }
         };
         let record = KeyGenerated {

@@ -41,6 +41,9 @@ pub enum Error {
     Lost(Cow<'static, str>),
     #[error("the PIN cannot be read again: {0}")]
     PinSource(String),
+    /// The PIN went to the token, which says nothing of it.
+    #[error("the login failed: {0}")]
+    Login(CallError),
     #[error("{0}")]
     Call(#[from] CallError),
 }
@@ -68,18 +71,25 @@ pub enum PinProblem {
 
 /// A PKCS#11 function that failed, with its CKR code kept.
 #[derive(Debug, Serialize, Deserialize, thiserror::Error)]
-#[error("{0}")]
-pub struct CallError(String, #[serde(skip)] #[source] Option<CryptokiError>);
+#[error("{text}")]
+pub struct CallError {
+    text: String,
+    /// What its CKR code asks of us, where the module returned one.
+    remedy: Option<Remedy>,
+    /// Known to the process that made the call only.
+    #[serde(skip)]
+    source: Option<CryptokiError>,
+}
 
 impl CallError {
     /// A value that the token gave and that makes no sense.
     pub(super) fn nonsense(what: &str) -> Self {
-        Self(format!("the token returned {what}"), None)
+        Self { text: format!("the token returned {what}"), remedy: None, source: None }
     }
 
     /// The CKR code, where the module returned one.
     pub(super) fn code(&self) -> Option<RvError> {
-        match &self.1 {
+        match &self.source {
             Some(CryptokiError::Pkcs11(code, _)) => Some(*code),
             _ => None,
         }
@@ -92,7 +102,11 @@ impl From<CryptokiError> for CallError {
             CryptokiError::Pkcs11(code, function) => format!("C_{function:?} failed with {}", ckr_name(*code)),
             other => other.to_string(),
         };
-        Self(text, Some(error))
+        let remedy = match &error {
+            CryptokiError::Pkcs11(code, _) => Some(remedy(*code)),
+            _ => None,
+        };
+        Self { text, remedy, source: Some(error) }
     }
 }
 
@@ -116,7 +130,7 @@ fn ckr_name(code: RvError) -> String {
 }
 
 /// What an error asks of us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Remedy {
     /// The session or a handle was lost: the call is made once more in a fresh session, with the
     /// objects looked for anew. If that fails as well, the connection is made anew.
@@ -124,13 +138,30 @@ pub(super) enum Remedy {
     /// The connection was lost: the module is finalized and initialized again, once for all workers,
     /// and logged in.
     Reopen,
+    /// The token has no room for it now: whoever asks may come again, and nothing is torn down.
+    Later,
     /// The PIN was refused: nobody tries it again before somebody has looked.
     Pin(PinProblem),
+    /// The token or its module is not set up for what we do: the same call gets the same answer until
+    /// somebody changes that.
+    Configuration,
     /// The same call would get the same answer.
     Refusal,
 }
 
-/// The decision for every code of PKCS#11 v3.1 §6.
+// Codes of PKCS#11 v3.0 to v3.2 that cryptoki knows only by number.
+const AEAD_DECRYPT_FAILED: u64 = 0x42;
+const TOKEN_RESOURCE_EXCEEDED: u64 = 0x201;
+const OPERATION_CANCEL_FAILED: u64 = 0x202;
+const KEY_EXHAUSTED: u64 = 0x203;
+const PENDING: u64 = 0x204;
+const SESSION_ASYNC_NOT_SUPPORTED: u64 = 0x205;
+const SEED_RANDOM_REQUIRED: u64 = 0x206;
+const OPERATION_NOT_VALIDATED: u64 = 0x207;
+const TOKEN_NOT_INITIALIZED: u64 = 0x208;
+const PARAMETER_SET_NOT_SUPPORTED: u64 = 0x209;
+
+/// The decision for every code of PKCS#11 v3.2 §5.1 (README, "When the token fails", shows the same).
 pub(super) fn remedy(code: RvError) -> Remedy {
     use RvError as Ckr;
     match code {
@@ -142,39 +173,35 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::OperationActive
         | Ckr::OperationNotInitialized
         | Ckr::Cancel
-        | Ckr::FunctionCanceled => Remedy::FreshSession,
+        | Ckr::FunctionCanceled
+        | Ckr::UnknownErrorCode(OPERATION_CANCEL_FAILED | PENDING) => Remedy::FreshSession,
 
-        // Modules answer with these whatever has happened to the token or the way to it.
-        Ckr::GeneralError
-        | Ckr::FunctionFailed
-        | Ckr::HostMemory
-        | Ckr::DeviceError
-        | Ckr::DeviceMemory
-        | Ckr::DeviceRemoved
-        | Ckr::TokenNotPresent
-        | Ckr::TokenNotRecognized
-        | Ckr::SlotIdInvalid
-        | Ckr::SessionCount
-        | Ckr::UserNotLoggedIn
-        | Ckr::UserAnotherAlreadyLoggedIn
-        | Ckr::UserTooManyTypes
-        | Ckr::CryptokiNotInitialized
-        | Ckr::CryptokiAlreadyInitialized
-        | Ckr::MutexBad
-        | Ckr::MutexNotLocked
-        | Ckr::CantLock
-        | Ckr::RandomNoRng
-        | Ckr::VendorDefined(_)
-        | Ckr::UnknownErrorCode(_) => Remedy::Reopen,
+        Ckr::SessionCount | Ckr::UnknownErrorCode(TOKEN_RESOURCE_EXCEEDED) => Remedy::Later,
 
         Ckr::PinIncorrect | Ckr::PinInvalid | Ckr::PinLenRange => Remedy::Pin(PinProblem::Incorrect),
         Ckr::PinLocked => Remedy::Pin(PinProblem::Locked),
         Ckr::PinExpired => Remedy::Pin(PinProblem::MustBeChanged),
         Ckr::UserPinNotInitialized => Remedy::Pin(PinProblem::NotInitialised),
 
+        Ckr::NeedToCreateThreads
+        | Ckr::CurveNotSupported
+        | Ckr::DomainParamsInvalid
+        | Ckr::FunctionNotSupported
+        | Ckr::KeyFunctionNotPermitted
+        | Ckr::KeySizeRange
+        | Ckr::KeyTypeInconsistent
+        | Ckr::LibraryLoadFailed
+        | Ckr::MechanismInvalid
+        | Ckr::MechanismParamInvalid
+        | Ckr::SessionReadOnly
+        | Ckr::SessionReadOnlyExists
+        | Ckr::SessionReadWriteSoExists
+        | Ckr::TokenWriteProtected
+        | Ckr::UserTypeInvalid
+        | Ckr::UnknownErrorCode(PARAMETER_SET_NOT_SUPPORTED) => Remedy::Configuration,
+
         Ckr::ArgumentsBad
         | Ckr::NoEvent
-        | Ckr::NeedToCreateThreads
         | Ckr::AttributeReadOnly
         | Ckr::AttributeSensitive
         | Ckr::AttributeTypeInvalid
@@ -185,40 +212,27 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::EncryptedDataInvalid
         | Ckr::EncryptedDataLenRange
         | Ckr::FunctionNotParallel
-        | Ckr::FunctionNotSupported
-        | Ckr::CurveNotSupported
-        | Ckr::KeySizeRange
-        | Ckr::KeyTypeInconsistent
         | Ckr::KeyNotNeeded
         | Ckr::KeyNeeded
         | Ckr::KeyIndigestible
-        | Ckr::KeyFunctionNotPermitted
         | Ckr::KeyNotWrappable
         | Ckr::KeyUnextractable
-        | Ckr::MechanismInvalid
-        | Ckr::MechanismParamInvalid
         | Ckr::SessionParallelNotSupported
-        | Ckr::SessionReadOnly
         | Ckr::SessionExists
-        | Ckr::SessionReadOnlyExists
-        | Ckr::SessionReadWriteSoExists
         | Ckr::SignatureInvalid
         | Ckr::SignatureLenRange
         | Ckr::TemplateIncomplete
         | Ckr::TemplateInconsistent
-        | Ckr::TokenWriteProtected
         | Ckr::UnwrappingKeyHandleInvalid
         | Ckr::UnwrappingKeySizeRange
         | Ckr::UnwrappingKeyTypeInconsistent
         | Ckr::UserAlreadyLoggedIn
-        | Ckr::UserTypeInvalid
         | Ckr::WrappedKeyInvalid
         | Ckr::WrappedKeyLenRange
         | Ckr::WrappingKeyHandleInvalid
         | Ckr::WrappingKeySizeRange
         | Ckr::WrappingKeyTypeInconsistent
         | Ckr::RandomSeedNotSupported
-        | Ckr::DomainParamsInvalid
         | Ckr::BufferTooSmall
         | Ckr::SavedStateInvalid
         | Ckr::InformationSensitive
@@ -226,11 +240,40 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::NewPinMode
         | Ckr::NextOtp
         | Ckr::ExceededMaxIterations
-        | Ckr::FipsSelfTestFailed
-        | Ckr::LibraryLoadFailed
         | Ckr::PinTooWeak
         | Ckr::PublicKeyInvalid
-        | Ckr::FunctionRejected => Remedy::Refusal,
+        | Ckr::FunctionRejected
+        | Ckr::UnknownErrorCode(
+            AEAD_DECRYPT_FAILED
+            | KEY_EXHAUSTED
+            | SESSION_ASYNC_NOT_SUPPORTED
+            | SEED_RANDOM_REQUIRED
+            | OPERATION_NOT_VALIDATED,
+        ) => Remedy::Refusal,
+
+        // Modules answer with these whatever has happened to the token or the way to it; and with codes
+        // of their own, and with codes that no standard knows.
+        Ckr::GeneralError
+        | Ckr::FunctionFailed
+        | Ckr::HostMemory
+        | Ckr::DeviceError
+        | Ckr::DeviceMemory
+        | Ckr::DeviceRemoved
+        | Ckr::TokenNotPresent
+        | Ckr::TokenNotRecognized
+        | Ckr::SlotIdInvalid
+        | Ckr::UserNotLoggedIn
+        | Ckr::UserAnotherAlreadyLoggedIn
+        | Ckr::UserTooManyTypes
+        | Ckr::CryptokiNotInitialized
+        | Ckr::CryptokiAlreadyInitialized
+        | Ckr::MutexBad
+        | Ckr::MutexNotLocked
+        | Ckr::CantLock
+        | Ckr::RandomNoRng
+        | Ckr::FipsSelfTestFailed
+        | Ckr::VendorDefined(_)
+        | Ckr::UnknownErrorCode(TOKEN_NOT_INITIALIZED | _) => Remedy::Reopen,
     }
 }
 
@@ -252,6 +295,7 @@ impl Error {
             | Self::BadSignature
             | Self::Lost(_)
             | Self::PinSource(_)
+            | Self::Login(_)
             | Self::Call(_) => false,
         }
     }
@@ -266,7 +310,7 @@ impl Error {
     /// its directory is away.
     pub(super) fn remedy(&self) -> Remedy {
         match self {
-            Self::Call(call) => call.code().map_or(Remedy::FreshSession, remedy),
+            Self::Call(call) | Self::Login(call) => call.remedy.unwrap_or(Remedy::FreshSession),
             Self::KeyMissing { .. } => Remedy::FreshSession,
             Self::Lost(_) | Self::Unanswered | Self::NoToken { .. } => Remedy::Reopen,
             Self::Pin(problem) => Remedy::Pin(*problem),
@@ -286,6 +330,7 @@ impl Error {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
+            Self::Call(call) | Self::Login(call) => call.remedy == Some(Remedy::Configuration),
             // A token that others are logging in to can look like this for a moment; no PIN was tried.
             Self::Pin(PinProblem::NotInitialised)
             | Self::Initialize { .. }
@@ -297,8 +342,7 @@ impl Error {
             | Self::BadSignature
             | Self::Lost(_)
             | Self::Unanswered
-            | Self::PinSource(_)
-            | Self::Call(_) => false,
+            | Self::PinSource(_) => false,
             Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
         }
     }
@@ -319,11 +363,77 @@ mod os_error {
 
 #[cfg(test)]
 mod tests {
+    use cryptoki::error::Rv;
+    use fault_module::CODES;
+
     use super::*;
 
     #[test]
     fn codes_are_written_as_the_standard_writes_them() {
         assert_eq!(ckr_name(RvError::SessionHandleInvalid), "CKR_SESSION_HANDLE_INVALID");
         assert_eq!(ckr_name(RvError::GeneralError), "CKR_GENERAL_ERROR");
+    }
+
+    fn decided(code: u64) -> Remedy {
+        match Rv::from(code) {
+            Rv::Error(code) => remedy(code),
+            Rv::Ok => panic!("no error"),
+        }
+    }
+
+    /// The rows of the table, with the names of their codes.
+    fn rows() -> String {
+        let rows = [
+            ("made once more in a fresh session, where handles are looked for anew", &[Remedy::FreshSession][..]),
+            (
+                "module finalized, initialized and logged in to again, once for all workers; then made once more",
+                &[Remedy::Reopen],
+            ),
+            ("refused for now; nothing is torn down", &[Remedy::Later]),
+            (
+                "a PIN is never tried again before a restart",
+                &[
+                    Remedy::Pin(PinProblem::Incorrect),
+                    Remedy::Pin(PinProblem::Locked),
+                    Remedy::Pin(PinProblem::MustBeChanged),
+                ],
+            ),
+            ("no PIN was tried; the token is looked at again", &[Remedy::Pin(PinProblem::NotInitialised)]),
+            (
+                "refused: module, token or configuration must be changed; at start exit code 78",
+                &[Remedy::Configuration],
+            ),
+            ("refused: the same call would get the same answer", &[Remedy::Refusal]),
+        ];
+        rows.iter()
+            .map(|(what, remedies)| {
+                let codes = CODES.iter().filter(|(_, code)| remedies.contains(&decided(*code)));
+                let names: Vec<_> = codes.map(|(name, _)| name.strip_prefix("CKR_").unwrap()).collect();
+                format!("| {what} | {} |\n", names.join(", "))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_table_in_the_readme_is_the_table() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&rows()), "README.md, \"When the token fails\", must have:\n{}", rows());
+        let listed: usize = rows().lines().map(|row| row.split('|').nth(2).unwrap().split(',').count()).sum();
+        assert_eq!(listed, CODES.len(), "each code stands in one row");
+    }
+
+    #[test]
+    fn what_no_standard_knows_is_a_lost_connection() {
+        for code in [0x4, 0x7777, 0x8000_0001, 0xce53_4351] {
+            assert_eq!(decided(code), Remedy::Reopen, "{code:#x}");
+        }
+    }
+
+    #[test]
+    fn only_what_says_so_is_a_wrong_pin() {
+        let wrong = |(_, code): &&(&str, u64)| matches!(decided(*code), Remedy::Pin(_));
+        let names: Vec<_> = CODES.iter().filter(wrong).map(|(name, _)| *name).collect();
+        assert!(names.iter().all(|name| name.contains("PIN")), "{names:?}");
+        assert_eq!(names.len(), 6);
     }
 }

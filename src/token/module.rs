@@ -9,15 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
-    error::{Error as CryptokiError, RvError},
-    mechanism::MechanismType,
-    object::Attribute,
-    session::{Session, UserType},
-    slot::{Slot, TokenInfo},
-};
-use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockReadGuard};
 use super::{
     Config, Error, OptionalAttribute, PinProblem, TokenUri,
     error::{Remedy, remedy},
@@ -26,6 +17,15 @@ use super::{
     recovery::Recovery,
 };
 use crate::key::Algorithm;
+use cryptoki::{
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    error::{Error as CryptokiError, RvError},
+    mechanism::MechanismType,
+    object::Attribute,
+    session::{Session, SessionState, UserType},
+    slot::{Slot, TokenInfo},
+};
+use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockReadGuard};
 
 /// What names the token that is in use.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -87,8 +87,8 @@ pub(super) trait HoldsSession: Send + Sync {
 /// keeps it.
 pub(super) struct Connection {
     slot: Slot,
-    /// `Session` is not Sync; nothing is ever called on this one.
-    _anchor: Mutex<Session>,
+    /// `Session` is not Sync. Nothing is done with this one; it is asked whether the login still holds.
+    anchor: Mutex<Session>,
 }
 
 /// How long a call in progress may hold up making the connection anew.
@@ -192,10 +192,12 @@ impl Module {
         self.objects.as_ref().map(ReentrantMutex::lock)
     }
 
-    /// Whether the token is there, as far as it says so itself.
-    pub fn shows_the_token(&self) -> bool {
+    /// Whether the token is there and we are logged in, as far as it says so itself. A token that has
+    /// closed every session has ended the login too: it then shows no private objects, without an error.
+    pub fn shows_everything(&self) -> bool {
         let (connection, _) = self.connected();
         self.check_presence(connection.as_ref()).is_ok()
+            && connection.as_ref().is_some_and(|connection| is_logged_in(&connection.anchor.lock()))
     }
 
     /// Asks the token for its information: the one call that notices a vanished token everywhere.
@@ -284,7 +286,9 @@ fn connect(context: &Pkcs11, uri: &TokenUri, pins: &dyn GivesPin) -> Result<(Con
     let pin = pins.pin(&identity)?;
     let anchor = context.open_rw_session(slot)?;
     match anchor.login(UserType::User, Some(&pin)) {
-        Ok(()) | Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
+        Ok(()) => {}
+        // Believed only when the session says so too: without a login every key of ours would be missing.
+        Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_logged_in(&anchor) => {}
         Err(CryptokiError::Pkcs11(code, function)) => {
             return Err(match remedy(code) {
                 Remedy::Pin(problem) => {
@@ -293,12 +297,20 @@ fn connect(context: &Pkcs11, uri: &TokenUri, pins: &dyn GivesPin) -> Result<(Con
                     }
                     Error::Pin(problem)
                 }
-                Remedy::FreshSession | Remedy::Reopen | Remedy::Refusal => CryptokiError::Pkcs11(code, function).into(),
+                Remedy::FreshSession | Remedy::Reopen | Remedy::Later | Remedy::Configuration | Remedy::Refusal => {
+                    Error::Login(CryptokiError::Pkcs11(code, function).into())
+                }
             });
         }
-        Err(other) => return Err(other.into()),
+        Err(other) => return Err(Error::Login(other.into())),
     }
-    Ok((Connection { slot, _anchor: Mutex::new(anchor) }, identity))
+    Ok((Connection { slot, anchor: Mutex::new(anchor) }, identity))
+}
+
+/// Whether a session is open, with the user logged in.
+fn is_logged_in(session: &Session) -> bool {
+    let state = session.get_session_info().map(|info| info.session_state());
+    matches!(state, Ok(SessionState::RwUser | SessionState::RoUser))
 }
 
 /// The algorithms that the profile names, or else those found out.

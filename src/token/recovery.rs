@@ -61,7 +61,12 @@ impl Recovery {
             tracing::error!(%error, "the token is away: it is looked for until it is back");
         }
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + jittered(grown(self.failures).min(LONGEST)));
+        let pause = match error {
+            // Whatever the token says, it may have counted this try.
+            Some(Error::Login(_)) => LONGEST,
+            Some(_) | None => grown(self.failures).min(LONGEST),
+        };
+        self.not_before = Some(now + jittered(pause));
     }
 
     /// How long to wait before the next try; `None` when there is to be none.
@@ -95,7 +100,7 @@ fn jittered(pause: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::CallError, *};
 
     /// How many tries are made in so many seconds when each ends like this.
     fn tries(seconds: u64, end: impl Fn(&mut Recovery, Instant)) -> usize {
@@ -121,6 +126,14 @@ mod tests {
     fn a_token_that_goes_on_failing_is_not_stormed_with_logins() {
         let useless = |recovery: &mut Recovery, now| recovery.succeeded(now);
         assert!(tries(600, useless) < 40, "{}", tries(600, useless));
+    }
+
+    #[test]
+    fn a_login_that_fails_for_no_known_reason_is_tried_once_a_second() {
+        let fails = |recovery: &mut Recovery, now| {
+            recovery.failed(now, Some(&Error::Login(CallError::nonsense("an error"))));
+        };
+        assert!((40..=80).contains(&tries(60, fails)), "{}", tries(60, fails));
     }
 
     #[test]

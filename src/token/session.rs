@@ -75,7 +75,7 @@ impl TokenSession {
             (result, seen) = self.once(objects, &mut call);
         }
         let Err(error) = result else { return result };
-        if matches!(error, Error::KeyMissing { .. }) && self.module.shows_the_token() {
+        if matches!(error, Error::KeyMissing { .. }) && self.module.shows_everything() {
             // The token is there and does not have it: a new login would not bring it back.
             return Err(error);
         }
@@ -84,7 +84,12 @@ impl TokenSession {
                 self.once(objects, &mut call).0
             }
             // What went wrong first is the one to report.
-            Remedy::FreshSession | Remedy::Reopen | Remedy::Pin(_) | Remedy::Refusal => Err(error),
+            Remedy::FreshSession
+            | Remedy::Reopen
+            | Remedy::Later
+            | Remedy::Pin(_)
+            | Remedy::Configuration
+            | Remedy::Refusal => Err(error),
         }
     }
 

@@ -153,7 +153,10 @@ fn open(order: &Opening, pins: Arc<FromParent>) -> Result<Local, Error> {
 
 /// Ends without a word to the module: threads may hang in it, and would crash as its data is taken down.
 fn end_at_once(why: &str) {
-    tracing::error!(why, "the process that holds the token ends itself: calls into the module hang, or nobody asks any more");
+    tracing::error!(
+        why,
+        "the process that holds the token ends itself: calls into the module hang, or nobody asks any more"
+    );
     // It does not return.
     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
 }

@@ -1,0 +1,125 @@
+//! What happens to a call on its way to the real module.
+
+use std::{
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use cryptoki_sys::{CK_FUNCTION_LIST_3_0, CK_RV, CK_SLOT_ID, CK_ULONG, CKR_OK, CKR_SESSION_COUNT};
+
+use crate::{
+    counts::Counts,
+    functions::{self, Function},
+    real::real,
+    rules::{self, Gate, Rule},
+};
+
+/// Sessions that are open now.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+
+/// Makes a call, or not, as the rules say. It is told whether to spoil what it gives.
+pub fn through(function: Function, call: impl FnOnce(&CK_FUNCTION_LIST_3_0, bool) -> CK_RV) -> CK_RV {
+    count(function);
+    let due = rules::due(function as usize);
+    let _inside: Vec<_> = due.iter().filter_map(|rule| rule.at_once.as_ref()).map(Inside::enter).collect();
+    for rule in &due {
+        if let Some(code) = before(rule) {
+            return code;
+        }
+    }
+    let mut result = call(&real().functions, due.iter().any(|rule| rule.flip));
+    note_sessions(function, result);
+    for rule in &due {
+        result = rule.fail_after.unwrap_or(result);
+    }
+    result
+}
+
+fn before(rule: &Rule) -> Option<CK_RV> {
+    if rule.crash {
+        std::process::abort();
+    }
+    while rule.hang && rules::is_in_force(rule) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    if let Some(time) = rule.delay {
+        thread::sleep(time);
+    }
+    if rule.close_sessions {
+        close_sessions();
+    }
+    if rule.sessions.is_some_and(|limit| OPEN.load(Ordering::Relaxed) >= limit) {
+        return Some(CKR_SESSION_COUNT);
+    }
+    rule.fail
+}
+
+/// A place behind a gate.
+struct Inside<'a>(&'a Gate);
+
+impl<'a> Inside<'a> {
+    fn enter(gate: &'a Gate) -> Self {
+        gate.enter();
+        Self(gate)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+fn note_sessions(function: Function, result: CK_RV) {
+    match function {
+        _ if result != CKR_OK => {}
+        Function::C_OpenSession => {
+            OPEN.fetch_add(1, Ordering::Relaxed);
+        }
+        Function::C_CloseSession => {
+            // Never below none, whatever the module answers.
+            let _ = OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| open.checked_sub(1));
+        }
+        Function::C_CloseAllSessions | Function::C_Finalize => OPEN.store(0, Ordering::Relaxed),
+        _ => {}
+    }
+}
+
+/// C_CloseAllSessions on every slot with a token.
+fn close_sessions() {
+    let functions = &real().functions;
+    let (Some(list), Some(close)) = (functions.C_GetSlotList, functions.C_CloseAllSessions) else { return };
+    let mut slots: [CK_SLOT_ID; 64] = [0; 64];
+    let mut count: CK_ULONG = 64;
+    // SAFETY: there is room for so many.
+    if unsafe { list(1, slots.as_mut_ptr(), ptr::addr_of_mut!(count)) } == CKR_OK {
+        for slot in &slots[..usize::try_from(count).unwrap_or(0)] {
+            // SAFETY: no pointers.
+            unsafe { close(*slot) };
+        }
+    }
+    OPEN.store(0, Ordering::Relaxed);
+}
+
+fn count(function: Function) {
+    static COUNTS: OnceLock<Option<Counts>> = OnceLock::new();
+    let counts = COUNTS.get_or_init(|| {
+        let path = std::env::var_os("FAULT_COUNTS")?;
+        let opened = Counts::open(path.as_ref());
+        Some(opened.unwrap_or_else(|error| give_up(&format!("{}: {error}", path.display()))))
+    });
+    if let Some(counts) = counts {
+        counts.add(function as usize);
+    }
+}
+
+/// A mistake of the test, not a fault that it asked for.
+pub fn give_up(why: &str) -> ! {
+    eprintln!("fault-module: {why} ({} functions are known)", functions::NAMES.len());
+    std::process::abort();
+}
