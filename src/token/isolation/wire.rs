@@ -177,3 +177,105 @@ impl Inbox {
         value.map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use cryptoki::{
+        context::Function,
+        error::{Error as CryptokiError, RvError},
+    };
+
+    use super::{
+        super::super::{CallError, Config, PinProblem, TokenUri},
+        *,
+    };
+
+    fn there_and_back<T: Serialize + DeserializeOwned>(value: &T) -> T {
+        let (mut bytes, mut inbox) = (Vec::new(), Inbox::new());
+        put(value, &mut bytes);
+        let mut left = &bytes[..];
+        // Whatever pieces it comes in.
+        while !left.is_empty() {
+            assert!(inbox.next::<T>().unwrap().is_none());
+            let count = left.len().min(7).min(inbox.room().len());
+            inbox.room()[..count].copy_from_slice(&left[..count]);
+            inbox.received(count);
+            left = &left[count..];
+        }
+        inbox.next().unwrap().expect("all of it is there")
+    }
+
+    #[test]
+    fn every_error_says_and_asks_for_the_same_on_the_other_side() {
+        let uri = TokenUri::of("a token", "0a1b");
+        let call = |code| CallError::from(CryptokiError::Pkcs11(code, Function::SignInit));
+        let errors = [
+            Error::Module { path: "/m".into(), source: call(RvError::GeneralError) },
+            Error::Initialize { path: "/m".into(), source: call(RvError::DeviceRemoved) },
+            Error::NoToken { uri: uri.clone(), present: "none".into() },
+            Error::AmbiguousToken { uri, count: 2 },
+            Error::Pin(PinProblem::Incorrect),
+            Error::Pin(PinProblem::Refused),
+            Error::Pin(PinProblem::NotInitialised),
+            Error::Worker(io::Error::from_raw_os_error(11)),
+            Error::KeyMissing { object_id: vec![1, 2] },
+            Error::KeyPolicy("a reason".into()),
+            Error::Busy,
+            Error::Deadline(Duration::from_millis(2000)),
+            Error::BadSignature,
+            Error::Unanswered,
+            Error::lost("away"),
+            Error::PinSource("unreadable".into()),
+            Error::Login(call(RvError::FunctionFailed)),
+            Error::Login(call(RvError::MechanismInvalid)),
+            Error::Call(call(RvError::SessionHandleInvalid)),
+            Error::Call(CallError::nonsense("nonsense")),
+        ];
+        for error in errors {
+            let seen =
+                |error: &Error| (error.to_string(), error.remedy(), error.is_configuration(), error.leaves_it_open());
+            let before = seen(&error);
+            match there_and_back(&FromChild::Answer { id: 7, answer: Err(error) }) {
+                FromChild::Answer { id: 7, answer: Err(error) } => assert_eq!(seen(&error), before),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_process_gets_the_configuration_without_where_the_pin_is() {
+        let file = include_str!("../../../hsm-config/softhsm2.toml");
+        let whole: toml::Table = file.parse().unwrap();
+        let config: Config = whole["token"].clone().try_into().unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert!(!json.contains("pin"), "{json}");
+        let back: Config = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&back).unwrap(), json);
+        assert_eq!(back.call_deadline, config.call_deadline);
+    }
+
+    #[test]
+    fn a_pin_is_wiped_when_it_was_read_and_never_printed() {
+        let mut inbox = Inbox::new();
+        let mut bytes = Vec::new();
+        put(&ToChild::Pin(Ok(Pin(SecretString::from("4917-8253".to_owned())))), &mut bytes);
+        inbox.room()[..bytes.len()].copy_from_slice(&bytes);
+        inbox.received(bytes.len());
+        let read = inbox.next::<ToChild>().unwrap().unwrap();
+        assert!(!format!("{read:?}").contains("4917"));
+        assert!(matches!(&read, ToChild::Pin(Ok(Pin(pin))) if pin.expose_secret() == "4917-8253"));
+        assert!(!inbox.bytes.windows(4).any(|window| window == b"4917"));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        for bytes in [&[0xff; 8][..], &[1, 0, 0, 0, 0xee]] {
+            let mut inbox = Inbox::new();
+            inbox.room()[..bytes.len()].copy_from_slice(bytes);
+            inbox.received(bytes.len());
+            assert!(inbox.next::<ToChild>().is_err());
+        }
+    }
+}
