@@ -92,7 +92,7 @@ impl Local {
             Request::KeyAttributes { object_id } => {
                 self.asking.call(deadline, move |session| session.key_attributes(&object_id)).await
             }
-            Request::CertificateRequest { key, common_name } => {
+            Request::Pkcs10 { key, common_name } => {
                 self.lifecycle.call(deadline, move |session| certificate_request(session, &key, &common_name)).await
             }
             Request::StoreChain { object_id, label, at, chain } => {

@@ -86,7 +86,7 @@ pub struct Token {
 
 /// Where the module is.
 enum Way {
-    Here(Local),
+    Here(Box<Local>),
     InAProcessOfItsOwn(Remote),
 }
 
@@ -103,7 +103,7 @@ impl Token {
         } else {
             let local = Local::open(config, Arc::new(pins))?;
             let (identity, algorithms) = (local.module.identity().clone(), local.module.algorithms().to_vec());
-            (Way::Here(local), identity, algorithms)
+            (Way::Here(Box::new(local)), identity, algorithms)
         };
         desk.accepted(&identity);
         Ok(Self { way, identity, algorithms, config: config.clone() })
@@ -186,7 +186,7 @@ impl Token {
 
     /// A PKCS#10 certificate request (RFC 2986) for a key, signed by it.
     pub async fn certificate_request(&self, key: &KeyRef, common_name: String) -> Result<Vec<u8>, Error> {
-        self.ask(Request::CertificateRequest { key: key.clone(), common_name }).await
+        self.ask(Request::Pkcs10 { key: key.clone(), common_name }).await
     }
 
     /// Checks that a PEM chain is for a key, and stores it beside the key.

@@ -29,7 +29,8 @@ pub(super) enum Request {
     KeyAttributes {
         object_id: Vec<u8>,
     },
-    CertificateRequest {
+    /// A PKCS#10 certificate request.
+    Pkcs10 {
         key: KeyRef,
         common_name: String,
     },
@@ -80,7 +81,7 @@ impl Request {
             Self::Sign { .. }
             | Self::SignTreeHead { .. }
             | Self::KeyAttributes { .. }
-            | Self::CertificateRequest { .. }
+            | Self::Pkcs10 { .. }
             | Self::StoreChain { .. }
             | Self::Certificates { .. }
             | Self::KeyObjects { .. }
@@ -100,7 +101,7 @@ impl Request {
             Self::Sign { .. }
             | Self::SignTreeHead { .. }
             | Self::KeyAttributes { .. }
-            | Self::CertificateRequest { .. }
+            | Self::Pkcs10 { .. }
             | Self::Certificates { .. }
             | Self::KeyObjects { .. }
             | Self::UnusedObjectId

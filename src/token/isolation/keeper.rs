@@ -52,12 +52,8 @@ struct Running {
     asked: Option<Instant>,
 }
 
-/// What came in one wait.
-enum Received {
-    Message(FromChild),
-    Nothing,
-    Ended,
-}
+/// The process has ended, or sends what nobody understands.
+struct Ended;
 
 impl Keeper {
     pub fn new(config: Config, pins: PinDesk, shared: Arc<Shared>, stopped: Receiver<()>) -> Self {
@@ -153,13 +149,13 @@ impl Keeper {
         let latest = Instant::now() + OPENING;
         loop {
             match running.receive() {
-                Received::Message(FromChild::Opened(opened)) => return self.check(opened?),
-                Received::Message(other) => drop(self.answer(other, running)),
-                Received::Nothing if Instant::now() > latest || self.closing() => {
+                Ok(Some(FromChild::Opened(opened))) => return self.check(opened?),
+                Ok(Some(other)) => drop(self.answer(other, running)),
+                Ok(None) if Instant::now() > latest || self.closing() => {
                     return Err(Error::Deadline(OPENING));
                 }
-                Received::Nothing => {}
-                Received::Ended => return Err(Error::lost("the process that opens the token has ended")),
+                Ok(None) => {}
+                Err(Ended) => return Err(Error::lost("the process that opens the token has ended")),
             }
         }
     }
@@ -197,13 +193,13 @@ impl Keeper {
         let silence = self.config.call_deadline.max(Duration::from_secs(1));
         loop {
             match running.receive() {
-                Received::Message(message) => {
+                Ok(Some(message)) => {
                     if self.answer(message, running).is_break() {
                         return;
                     }
                 }
-                Received::Nothing => running.look(silence),
-                Received::Ended => return,
+                Ok(None) => running.look(silence),
+                Err(Ended) => return,
             }
         }
     }
@@ -235,28 +231,29 @@ impl Running {
         Ok(Self { line, process, socket, inbox: Inbox::new(), heard: Instant::now(), asked: None })
     }
 
-    fn receive(&mut self) -> Received {
+    /// The next message; `None` when there is none for a while.
+    fn receive(&mut self) -> Result<Option<FromChild>, Ended> {
         loop {
             match self.inbox.next() {
-                Ok(Some(message)) => return Received::Message(message),
+                Ok(Some(message)) => return Ok(Some(message)),
                 Ok(None) => {}
                 Err(garbled) => {
                     tracing::error!(%garbled, "the process that holds the token is killed");
-                    return Received::Ended;
+                    return Err(Ended);
                 }
             }
             self.line.catch_up();
             match self.socket.read(self.inbox.room()) {
-                Ok(0) => return Received::Ended,
+                Ok(0) => return Err(Ended),
                 Ok(count) => {
                     self.inbox.received(count);
                     (self.heard, self.asked) = (Instant::now(), None);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Received::Nothing;
+                    return Ok(None);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Received::Ended,
+                Err(_) => return Err(Ended),
             }
         }
     }

@@ -40,9 +40,8 @@ struct Outbox {
     taken: bool,
 }
 
-/// What became of a call.
-pub(super) enum Outcome {
-    Answered(Result<Answer, Error>),
+/// Why there is no answer.
+pub(super) enum NoAnswer {
     /// The process had ended before: it knows nothing of the call.
     NeverAsked,
     /// The process ended before it answered.
@@ -56,17 +55,17 @@ impl Line {
     }
 
     /// Makes a call, and waits for its answer as long as there may be one.
-    pub async fn ask(&self, request: Request) -> Outcome {
+    pub async fn ask(&self, request: Request) -> Result<Result<Answer, Error>, NoAnswer> {
         let (caller, answer) = oneshot::channel();
         let id = self.last.fetch_add(1, Ordering::Relaxed);
         match &mut *self.calls.lock() {
-            None => return Outcome::NeverAsked,
-            Some(calls) if calls.len() >= self.limit => return Outcome::Answered(Err(Error::Busy)),
+            None => return Err(NoAnswer::NeverAsked),
+            Some(calls) if calls.len() >= self.limit => return Ok(Err(Error::Busy)),
             Some(calls) => drop(calls.insert(id, caller)),
         }
         let _forgotten_when_dropped = Forgotten { line: self, id };
         self.send(&ToChild::Ask { id, request });
-        answer.await.map_or(Outcome::Unanswered, Outcome::Answered)
+        answer.await.map_err(|_| NoAnswer::Unanswered)
     }
 
     /// Hands an answer to whoever waits for it, if anybody does.

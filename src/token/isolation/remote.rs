@@ -20,7 +20,7 @@ use super::{
         verb::{Answer, Request},
     },
     keeper::Keeper,
-    line::{Line, Outcome},
+    line::{Line, NoAnswer},
     process::Process,
     wire::{Opened, ToChild},
 };
@@ -103,14 +103,14 @@ impl Remote {
         let mut repeated = false;
         loop {
             match self.line().await?.ask(request.clone()).await {
-                Outcome::Answered(answer) => return answer,
-                Outcome::NeverAsked => {}
-                Outcome::Unanswered if !request.changes_nothing() => return Err(Error::Unanswered),
+                Ok(answer) => return answer,
+                Err(NoAnswer::NeverAsked) => {}
+                Err(NoAnswer::Unanswered) if !request.changes_nothing() => return Err(Error::Unanswered),
                 // What ends one process after the other is not asked for ever.
-                Outcome::Unanswered if repeated => {
+                Err(NoAnswer::Unanswered) if repeated => {
                     return Err(Error::lost("the process that holds the token ended twice before it answered"));
                 }
-                Outcome::Unanswered => repeated = true,
+                Err(NoAnswer::Unanswered) => repeated = true,
             }
         }
     }

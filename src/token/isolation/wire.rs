@@ -223,7 +223,7 @@ mod tests {
             Error::KeyMissing { object_id: vec![1, 2] },
             Error::KeyPolicy("a reason".into()),
             Error::Busy,
-            Error::Deadline(Duration::from_millis(2000)),
+            Error::Deadline(Duration::from_secs(2)),
             Error::BadSignature,
             Error::Unanswered,
             Error::lost("away"),
