@@ -4,7 +4,7 @@
 set -euo pipefail
 
 demo=(softhsm2 opensc openssl curl jq ca-certificates)
-tests=("${demo[@]}" redis-server redis-sentinel redis-tools procps strace gcc libc6-dev)
+tests=("${demo[@]}" redis-server redis-sentinel redis-tools procps strace gcc libc6-dev p11-kit p11-kit-modules)
 case "${1:?demo or tests}" in
   demo) wanted=("${demo[@]}") ;;
   tests) wanted=("${tests[@]}") ;;

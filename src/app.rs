@@ -310,6 +310,7 @@ impl App {
         // Threads of the server may hold the service a little longer: the token does not wait for them.
         if let Err(error) = self.service.token.close() {
             tracing::warn!(%error, "the token could not be closed");
+            served?.end_at_once();
         }
         served
     }
@@ -328,6 +329,8 @@ impl App {
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
             self.sign_trail().await;
+        } else if self.service.token.is_stuck() {
+            self.service.note_stuck_token().await;
         }
         Ok(code)
     }

@@ -1,5 +1,7 @@
 //! Exit codes, after sysexits(3). The unit file depends on them: 78 is never restarted.
 
+use std::{os::unix::process::CommandExt, process::Command};
+
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -10,12 +12,28 @@ pub enum ExitCode {
     Usage = 64,
     /// EX_DATAERR: the audit trail is not what it must be.
     Data = 65,
-    /// EX_UNAVAILABLE: the token, a directory or a port is not usable now; a restart may help.
+    /// EX_UNAVAILABLE: the token, a directory or a port is not usable now, or too many calls to the token
+    /// hang; a restart may help.
     Unavailable = 69,
     /// EX_SOFTWARE: a promise could not be kept (the audit trail failed); start-up finds the truth.
     Software = 70,
     /// EX_CONFIG: somebody must change the configuration, the PIN or the token first.
     Config = 78,
+}
+
+impl ExitCode {
+    /// Ends the process without exit handlers: those of a PKCS#11 module take its data down, and a thread
+    /// that is still inside the module would crash. Another program in its place, here this one again
+    /// with [`Self::END`], ends every thread where it stands, keeps the process id, and exits by itself.
+    pub fn end_at_once(self) -> ! {
+        let code = (self as u8).to_string();
+        let error = Command::new("/proc/self/exe").args([Self::END, &code]).exec();
+        tracing::error!(%error, code, "the process cannot end as it should");
+        std::process::abort();
+    }
+
+    /// The command that only ends with the code that follows it.
+    pub const END: &str = "end-with";
 }
 
 impl From<ExitCode> for std::process::ExitCode {

@@ -66,7 +66,8 @@ impl Signals {
     }
 }
 
-/// Serves until SIGTERM or SIGINT (0), or until the audit trail fails (70).
+/// Serves until SIGTERM or SIGINT (0), until the audit trail fails (70), or until so many calls to the
+/// token hang that only a new process can use it (69).
 pub async fn run(
     servers: Servers,
     service: &Arc<Service>,
@@ -93,6 +94,7 @@ pub async fn run(
         _ = terminate.recv() => ExitCode::Success,
         _ = interrupt.recv() => ExitCode::Success,
         () = service.audit.failed() => ExitCode::Software,
+        () = service.token.until_stuck() => ExitCode::Unavailable,
         ended = &mut serving => {
             tracing::error!(result = ?ended, "the server ended by itself");
             ExitCode::Software
@@ -234,7 +236,8 @@ async fn chores(service: Arc<Service>, mut rotate: Signal) {
     let (mut keeper, mut nonce_watch) = (Upkeep::default(), NonceWatch::default());
     loop {
         tokio::select! {
-            _ = alive.tick() => if watchdog.is_some() { notify(&[NotifyState::Watchdog]) },
+            // A process that cannot use its token any more is not alive: if it does not end, systemd ends it.
+            _ = alive.tick() => if watchdog.is_some() && !service.token.is_stuck() { notify(&[NotifyState::Watchdog]) },
             _ = cleanup.tick() => if let Err(error) = service.clean_up_nonces().await {
                 tracing::warn!(%error, "nonces could not be cleaned up");
             },

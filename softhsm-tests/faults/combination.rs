@@ -61,25 +61,38 @@ pub struct Fault {
 #[derive(Debug, Default)]
 pub struct Tally {
     pub faults: usize,
-    pub slowest: Duration,
-    pub logins: u64,
+    /// The longest time from the end of a fault until everything worked.
+    slowest: Duration,
+    /// The most logins during one fault.
+    logins: u64,
+}
+
+impl Tally {
+    pub fn with(self, other: &Self) -> Self {
+        Self {
+            faults: self.faults + other.faults,
+            slowest: self.slowest.max(other.slowest),
+            logins: self.logins.max(other.logins),
+        }
+    }
 }
 
 /// An appliance on a token that fails, and what is to hold at the end.
 pub struct Place {
+    /// Dropped before the directory with its log.
+    appliance: Option<Appliance>,
     site: Site,
     faults: Faults,
-    appliance: Option<Appliance>,
     since_start: usize,
     tally: Tally,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub fn new(point: Point) -> Self {
         let (site, faults) = Site::with_key().faulty();
         // Whatever fails while the ledger is read shows at once.
-        let quick = "[fleet]\nsingle = true\nlease = \"300ms\"\nrefresh = \"100ms\"\n[http]";
-        site.edit_config("[http]", quick);
+        let quick = if point == Point::Find { "lease = \"300ms\"\nrefresh = \"100ms\"\n" } else { "" };
+        site.edit_config("[http]", &format!("[fleet]\nsingle = true\n{quick}[http]"));
         site.edit_config("[key_policy]", "[key_policy]\nmaximum_pending = 1000");
         let appliance = Some(site.serve().unwrap());
         Self { site, faults, appliance, since_start: 0, tally: Tally::default() }
@@ -107,7 +120,9 @@ impl Place {
     fn signs(&self) -> bool {
         let answer = self.appliance().try_attest();
         assert!(matches!(answer.status, 200 | 503), "{}", answer.text());
-        answer.status == 200
+        let signed = answer.status == 200;
+        assert!(!signed || answer.json()["issuer"]["key_id"] == key(1), "{}", answer.text());
+        signed
     }
 
     fn generate(&self) -> appliance::Answer {
@@ -245,7 +260,6 @@ impl Place {
             }
         }
         self.tally.slowest = self.tally.slowest.max(begun.elapsed());
-        assert_eq!(self.appliance().signing_key(), key(1), "{fault:?}");
     }
 
     /// The keys on the token are those of the ledger, each once, and one of them is active.

@@ -3,4 +3,6 @@
 
 mod answers;
 mod combination;
+mod hung;
+mod load;
 mod sweep;

@@ -5,16 +5,22 @@ use super::{
     combination::{Fault, Place, Point, Tally},
 };
 
+/// Codes on one token: each generation leaves a key there, and SoftHSM2 gets slow.
+const CODES_A_TOKEN: usize = 26;
+
 fn sweep(point: Point, codes: &[(&'static str, Answer)]) {
-    let mut place = Place::new();
-    for (code, answer) in codes {
-        for has_effect in [false, true] {
-            place.suffer(Fault { point, code, answer: *answer, has_effect });
+    let mut all = Tally::default();
+    for codes in codes.chunks(CODES_A_TOKEN) {
+        let mut place = Place::new(point);
+        for (code, answer) in codes {
+            for has_effect in [false, true] {
+                place.suffer(Fault { point, code, answer: *answer, has_effect });
+            }
         }
+        all = all.with(&place.conclude());
     }
-    let Tally { faults, slowest, logins } = place.conclude();
-    println!("{point:?}: {faults} faults, slowest recovery {slowest:?}, most logins in one {logins}");
-    assert_eq!(faults, codes.len() * 2);
+    println!("{point:?}: {all:?}");
+    assert_eq!(all.faults, codes.len() * 2);
 }
 
 /// Some codes in every run, and all of them in the long one.

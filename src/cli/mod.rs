@@ -41,6 +41,9 @@ enum Command {
     /// Verify or export an audit trail.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Only what [`ExitCode::end_at_once`] needs.
+    #[command(name = ExitCode::END, hide = true)]
+    EndWith { code: u8 },
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,6 +73,7 @@ impl Cli {
             Command::Init(file) => file.load().and_then(|config| init::run(&config)),
             Command::HoldToken => hold_token::run(),
             Command::Key(command) => key::run(&command),
+            Command::EndWith { code } => std::process::exit(code.into()),
         };
         result.unwrap_or_else(|code| code)
     }

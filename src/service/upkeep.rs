@@ -91,6 +91,13 @@ impl Service {
         self.record_or_warn(event, "the state of the token").await;
     }
 
+    /// Records that this process ends because its token hangs.
+    pub async fn note_stuck_token(&self) {
+        let token = self.token.identity().uri().to_string();
+        let event = Event::of_service(EventType::Error, "token_stuck", token, self.clock.now());
+        self.record_or_warn(event.failed(Severity::Critical), "the end of this process").await;
+    }
+
     async fn do_what_is_due(&self) -> Result<(), Error> {
         let actor = Actor::program("automatic");
         let standing = self.keyring.standing();

@@ -34,6 +34,9 @@ pub struct Config {
     /// Longest wait for one signature.
     #[serde(default = "default_deadline", with = "crate::duration")]
     pub call_deadline: Duration,
+    /// Calls that may hang at once: each has its worker replaced. One more, and the process ends.
+    #[serde(default = "default_hung_calls")]
+    pub hung_calls: usize,
     /// Verify every signature in software before it is released.
     #[serde(default = "default_true")]
     pub verify_signatures: bool,
@@ -76,6 +79,10 @@ fn default_deadline() -> Duration {
     Duration::from_secs(2)
 }
 
+fn default_hung_calls() -> usize {
+    16
+}
+
 fn default_true() -> bool {
     true
 }
@@ -109,6 +116,7 @@ impl Config {
             workers: default_workers(),
             queue: default_queue(),
             call_deadline: default_deadline(),
+            hung_calls: default_hung_calls(),
             verify_signatures: true,
             omit: Vec::new(),
             reports_local: true,
@@ -146,6 +154,9 @@ impl Config {
         }
         if self.call_deadline < Duration::from_millis(10) || self.call_deadline > Duration::from_secs(60) {
             return Err("token.call_deadline must be between 10ms and 60s".into());
+        }
+        if self.hung_calls == 0 || self.hung_calls > 256 {
+            return Err("token.hung_calls must be between 1 and 256".into());
         }
         if self.algorithms.as_ref().is_some_and(Vec::is_empty) {
             return Err("token.algorithms must name at least one algorithm, or be left out".into());

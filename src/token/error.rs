@@ -149,18 +149,6 @@ pub(super) enum Remedy {
     Refusal,
 }
 
-// Codes of PKCS#11 v3.0 to v3.2 that cryptoki knows only by number.
-const AEAD_DECRYPT_FAILED: u64 = 0x42;
-const TOKEN_RESOURCE_EXCEEDED: u64 = 0x201;
-const OPERATION_CANCEL_FAILED: u64 = 0x202;
-const KEY_EXHAUSTED: u64 = 0x203;
-const PENDING: u64 = 0x204;
-const SESSION_ASYNC_NOT_SUPPORTED: u64 = 0x205;
-const SEED_RANDOM_REQUIRED: u64 = 0x206;
-const OPERATION_NOT_VALIDATED: u64 = 0x207;
-const TOKEN_NOT_INITIALIZED: u64 = 0x208;
-const PARAMETER_SET_NOT_SUPPORTED: u64 = 0x209;
-
 /// The decision for every code of PKCS#11 v3.2 §5.1 (README, "When the token fails", shows the same).
 pub(super) fn remedy(code: RvError) -> Remedy {
     use RvError as Ckr;
@@ -173,10 +161,9 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::OperationActive
         | Ckr::OperationNotInitialized
         | Ckr::Cancel
-        | Ckr::FunctionCanceled
-        | Ckr::UnknownErrorCode(OPERATION_CANCEL_FAILED | PENDING) => Remedy::FreshSession,
+        | Ckr::FunctionCanceled => Remedy::FreshSession,
 
-        Ckr::SessionCount | Ckr::UnknownErrorCode(TOKEN_RESOURCE_EXCEEDED) => Remedy::Later,
+        Ckr::SessionCount => Remedy::Later,
 
         Ckr::PinIncorrect | Ckr::PinInvalid | Ckr::PinLenRange => Remedy::Pin(PinProblem::Incorrect),
         Ckr::PinLocked => Remedy::Pin(PinProblem::Locked),
@@ -197,8 +184,7 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::SessionReadOnlyExists
         | Ckr::SessionReadWriteSoExists
         | Ckr::TokenWriteProtected
-        | Ckr::UserTypeInvalid
-        | Ckr::UnknownErrorCode(PARAMETER_SET_NOT_SUPPORTED) => Remedy::Configuration,
+        | Ckr::UserTypeInvalid => Remedy::Configuration,
 
         Ckr::ArgumentsBad
         | Ckr::NoEvent
@@ -242,17 +228,9 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::ExceededMaxIterations
         | Ckr::PinTooWeak
         | Ckr::PublicKeyInvalid
-        | Ckr::FunctionRejected
-        | Ckr::UnknownErrorCode(
-            AEAD_DECRYPT_FAILED
-            | KEY_EXHAUSTED
-            | SESSION_ASYNC_NOT_SUPPORTED
-            | SEED_RANDOM_REQUIRED
-            | OPERATION_NOT_VALIDATED,
-        ) => Remedy::Refusal,
+        | Ckr::FunctionRejected => Remedy::Refusal,
 
-        // Modules answer with these whatever has happened to the token or the way to it; and with codes
-        // of their own, and with codes that no standard knows.
+        // Modules answer with these whatever has happened to the token or the way to it.
         Ckr::GeneralError
         | Ckr::FunctionFailed
         | Ckr::HostMemory
@@ -272,8 +250,26 @@ pub(super) fn remedy(code: RvError) -> Remedy {
         | Ckr::CantLock
         | Ckr::RandomNoRng
         | Ckr::FipsSelfTestFailed
-        | Ckr::VendorDefined(_)
-        | Ckr::UnknownErrorCode(TOKEN_NOT_INITIALIZED | _) => Remedy::Reopen,
+        | Ckr::VendorDefined(_) => Remedy::Reopen,
+
+        Ckr::UnknownErrorCode(number) => of_number(number),
+    }
+}
+
+/// The decision for the codes of PKCS#11 v3.0 to v3.2 that cryptoki has no names for.
+fn of_number(code: u64) -> Remedy {
+    match code {
+        // CKR_OPERATION_CANCEL_FAILED, CKR_PENDING
+        0x202 | 0x204 => Remedy::FreshSession,
+        // CKR_TOKEN_RESOURCE_EXCEEDED
+        0x201 => Remedy::Later,
+        // CKR_PARAMETER_SET_NOT_SUPPORTED
+        0x209 => Remedy::Configuration,
+        // CKR_AEAD_DECRYPT_FAILED, CKR_KEY_EXHAUSTED, CKR_SESSION_ASYNC_NOT_SUPPORTED,
+        // CKR_SEED_RANDOM_REQUIRED, CKR_OPERATION_NOT_VALIDATED
+        0x42 | 0x203 | 0x205 | 0x206 | 0x207 => Remedy::Refusal,
+        // CKR_TOKEN_NOT_INITIALIZED, and what no standard knows.
+        _ => Remedy::Reopen,
     }
 }
 
@@ -405,13 +401,12 @@ mod tests {
             ),
             ("refused: the same call would get the same answer", &[Remedy::Refusal]),
         ];
-        rows.iter()
-            .map(|(what, remedies)| {
-                let codes = CODES.iter().filter(|(_, code)| remedies.contains(&decided(*code)));
-                let names: Vec<_> = codes.map(|(name, _)| name.strip_prefix("CKR_").unwrap()).collect();
-                format!("| {what} | {} |\n", names.join(", "))
-            })
-            .collect()
+        let row = |(what, remedies): &(&str, &[Remedy])| {
+            let codes = CODES.iter().filter(|(_, code)| remedies.contains(&decided(*code)));
+            let names: Vec<_> = codes.map(|(name, _)| name.strip_prefix("CKR_").unwrap()).collect();
+            format!("| {what} | {} |\n", names.join(", "))
+        };
+        rows.iter().map(row).collect::<Vec<_>>().concat()
     }
 
     #[test]

@@ -1,19 +1,17 @@
 //! The token through a module in this process: the lanes, and which of them does what.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use cryptoki::session::Session;
 
 use super::{
-    Config, Error, KeyRef, OptionalAttribute, audit_key, certificate, generate,
+    Config, Error, KeyRef, OptionalAttribute, audit_key, certificate,
+    crew::Calls,
+    generate,
     lane::Lane,
     module::Module,
     pin::GivesPin,
     session::TokenSession,
-    stuck::Progress,
     verb::{Answer, Request},
 };
 
@@ -23,37 +21,12 @@ pub(super) const CLOSING: Duration = Duration::from_secs(5);
 /// The module, logged in, and the threads that work in it.
 pub(super) struct Local {
     pub module: Arc<Module>,
-    signing: Worked,
-    lifecycle: Worked,
-    ledger: Worked,
-    reading: Worked,
-    asking: Worked,
+    signing: Lane,
+    lifecycle: Lane,
+    ledger: Lane,
+    reading: Lane,
+    asking: Lane,
     deadline: Duration,
-}
-
-/// A lane, and what is going on in it.
-struct Worked {
-    lane: Lane,
-    progress: Arc<Progress>,
-}
-
-impl Worked {
-    fn start(name: &'static str, workers: usize, queue: usize, module: &Arc<Module>) -> Result<Self, Error> {
-        Ok(Self { lane: Lane::start(name, workers, queue, module)?, progress: Arc::new(Progress::of(name, workers)) })
-    }
-
-    async fn call<T: Into<Answer> + Send + 'static>(
-        &self,
-        deadline: Duration,
-        call: impl FnOnce(&mut TokenSession) -> Result<T, Error> + Send + 'static,
-    ) -> Result<Answer, Error> {
-        let progress = Arc::clone(&self.progress);
-        let watched = move |session: &mut TokenSession| {
-            let _in_the_module = progress.begin(Instant::now() + deadline);
-            call(session)
-        };
-        self.lane.call(deadline, watched).await.map(Into::into)
-    }
 }
 
 impl Local {
@@ -61,15 +34,15 @@ impl Local {
     pub fn open(config: &Config, pins: Arc<dyn GivesPin>) -> Result<Self, Error> {
         let module = Arc::new(Module::open(config, pins)?);
         Ok(Self {
-            signing: Worked::start("token-sign", config.workers, config.queue, &module)?,
+            signing: Lane::start("token-sign", config.workers, config.queue, Calls::SideBySide, &module)?,
             // One worker: generations and destructions are serialised.
-            lifecycle: Worked::start("token-lifecycle", 1, 64, &module)?,
+            lifecycle: Lane::start("token-lifecycle", 1, 64, Calls::OneByOne, &module)?,
             // A revocation is a record: it must not wait for a generation either.
-            ledger: Worked::start("token-ledger", 1, 64, &module)?,
+            ledger: Lane::start("token-ledger", 1, 64, Calls::OneByOne, &module)?,
             // Readings of the ledger renew the right to sign: they must not wait for a generation.
-            reading: Worked::start("token-read", 1, 64, &module)?,
+            reading: Lane::start("token-read", 1, 64, Calls::SideBySide, &module)?,
             // What callers may ask as often as they like: attributes, certificates, health.
-            asking: Worked::start("token-ask", 1, 64, &module)?,
+            asking: Lane::start("token-ask", 1, 64, Calls::SideBySide, &module)?,
             module,
             deadline: config.call_deadline,
         })
@@ -80,63 +53,58 @@ impl Local {
         let deadline = request.deadline(self.deadline);
         match request {
             Request::Sign { object_id, algorithm, input } => {
-                self.signing.call(deadline, move |session| session.sign(&object_id, algorithm, &input)).await
+                on(&self.signing, deadline, move |session| session.sign(&object_id, algorithm, &input)).await
             }
             Request::SignTreeHead { object_id, algorithm, input } => {
-                self.asking.call(deadline, move |session| session.sign(&object_id, algorithm, &input)).await
+                on(&self.asking, deadline, move |session| session.sign(&object_id, algorithm, &input)).await
             }
             Request::Generate(request) => {
                 let module = Arc::clone(&self.module);
-                self.lifecycle.call(deadline, move |session| generate::generate(session, &module, &request)).await
+                on(&self.lifecycle, deadline, move |session| generate::generate(session, &module, &request)).await
             }
             Request::KeyAttributes { object_id } => {
-                self.asking.call(deadline, move |session| session.key_attributes(&object_id)).await
+                on(&self.asking, deadline, move |session| session.key_attributes(&object_id)).await
             }
             Request::Pkcs10 { key, common_name } => {
-                self.lifecycle.call(deadline, move |session| certificate_request(session, &key, &common_name)).await
+                on(&self.lifecycle, deadline, move |session| certificate_request(session, &key, &common_name)).await
             }
             Request::StoreChain { object_id, label, at, chain } => {
-                self.lifecycle.call(deadline, move |session| session.store_chain(&object_id, &label, at, &chain)).await
+                on(&self.lifecycle, deadline, move |session| session.store_chain(&object_id, &label, at, &chain)).await
             }
             Request::Certificates { object_id } => {
-                self.asking.call(deadline, move |session| session.certificates(&object_id)).await
+                on(&self.asking, deadline, move |session| session.certificates(&object_id)).await
             }
             Request::KeyObjects { prefix } => {
-                self.asking.call(deadline, move |session| session.key_objects(&prefix)).await
+                on(&self.asking, deadline, move |session| session.key_objects(&prefix)).await
             }
             Request::DestroyPrivateKey { object_id } => {
-                self.lifecycle.call(deadline, move |session| session.destroy_private_key(&object_id)).await
+                on(&self.lifecycle, deadline, move |session| session.destroy_private_key(&object_id)).await
             }
             Request::DestroyLeftovers { object_id, prefix } => {
-                self.lifecycle.call(deadline, move |session| session.destroy_leftovers(&object_id, &prefix)).await
+                on(&self.lifecycle, deadline, move |session| session.destroy_leftovers(&object_id, &prefix)).await
             }
             Request::UnusedObjectId => {
-                self.lifecycle.call(deadline, |session| session.exclusively(generate::unused_id)).await
+                on(&self.lifecycle, deadline, |session| session.exclusively(generate::unused_id)).await
             }
             Request::DestroyDataObject { label } => {
-                self.ledger.call(deadline, move |session| session.destroy_data_object(&label)).await
+                on(&self.ledger, deadline, move |session| session.destroy_data_object(&label)).await
             }
-            Request::DataObjects => self.reading.call(deadline, TokenSession::data_objects).await,
+            Request::DataObjects => on(&self.reading, deadline, TokenSession::data_objects).await,
             Request::CreateDataObject(record) => {
                 let modifiable = self.module.omits(OptionalAttribute::Modifiable);
-                self.ledger.call(deadline, move |session| session.create_data_object(&record, modifiable)).await
+                on(&self.ledger, deadline, move |session| session.create_data_object(&record, modifiable)).await
             }
             Request::AuditKeys { prefix } => {
                 let find = move |session: &Session| audit_key::find(session, &prefix);
-                self.asking.call(deadline, move |session| session.exclusively(find)).await
+                on(&self.asking, deadline, move |session| session.exclusively(find)).await
             }
             Request::GenerateAuditKey { prefix } => {
                 let module = Arc::clone(&self.module);
                 let make = move |session: &Session| audit_key::make(session, &module, &prefix);
-                self.lifecycle.call(deadline, move |session| session.exclusively(make)).await
+                on(&self.lifecycle, deadline, move |session| session.exclusively(make)).await
             }
-            Request::Ping => self.asking.call(deadline, TokenSession::check_presence).await,
+            Request::Ping => on(&self.asking, deadline, TokenSession::check_presence).await,
         }
-    }
-
-    /// A lane in which every worker hangs in the module, if there is one.
-    pub fn stuck(&self, now: Instant) -> Option<&'static str> {
-        self.lanes().into_iter().find_map(|worked| worked.progress.stuck(now))
     }
 
     /// Ends the lanes, closes every session, and finalizes the module. Doing it twice is harmless.
@@ -144,14 +112,23 @@ impl Local {
     /// It must be done before the process ends: a worker that is still inside the module while
     /// `exit` takes the module's own data down crashes.
     pub fn close(&self) -> Result<(), Error> {
-        let ended = self.lanes().map(|worked| worked.lane.stop(CLOSING));
+        if self.module.hung().is_too_much() {
+            return Err(Error::Deadline(self.deadline));
+        }
+        let ended =
+            [&self.signing, &self.lifecycle, &self.ledger, &self.reading, &self.asking].map(|lane| lane.stop(CLOSING));
         // C_Finalize under a thread that hangs in a call would crash or hang as well.
         if ended == [true; 5] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
     }
+}
 
-    fn lanes(&self) -> [&Worked; 5] {
-        [&self.signing, &self.lifecycle, &self.ledger, &self.reading, &self.asking]
-    }
+/// Has it done on a lane.
+async fn on<T: Into<Answer> + Send + 'static>(
+    lane: &Lane,
+    deadline: Duration,
+    call: impl FnOnce(&mut TokenSession) -> Result<T, Error> + Send + 'static,
+) -> Result<Answer, Error> {
+    lane.call(deadline, call).await.map(Into::into)
 }
 
 /// A PKCS#10 certificate request (RFC 2986), signed by the key.

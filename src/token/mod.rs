@@ -10,8 +10,10 @@
 mod audit_key;
 mod certificate;
 mod config;
+mod crew;
 mod error;
 mod generate;
+mod hung;
 pub mod isolation;
 mod lane;
 mod ledger;
@@ -22,7 +24,6 @@ mod pin;
 pub mod provision;
 mod recovery;
 mod session;
-mod stuck;
 mod template;
 mod uri;
 mod verb;
@@ -114,6 +115,24 @@ impl Token {
         match &self.way {
             Way::Here(local) => local.close(),
             Way::InAProcessOfItsOwn(remote) => remote.close(),
+        }
+    }
+
+    /// Whether so many calls hang that only a new process has a working module again.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        match &self.way {
+            Way::Here(local) => local.module.hung().is_too_much(),
+            // That process ends itself, and is replaced.
+            Way::InAProcessOfItsOwn(_) => false,
+        }
+    }
+
+    /// Waits until [`Token::is_stuck`].
+    pub async fn until_stuck(&self) {
+        match &self.way {
+            Way::Here(local) => local.module.hung().until_too_much().await,
+            Way::InAProcessOfItsOwn(_) => std::future::pending().await,
         }
     }
 

@@ -9,14 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Config, Error, OptionalAttribute, PinProblem, TokenUri,
-    error::{Remedy, remedy},
-    mechanism,
-    pin::{GivesPin, RefusedPin},
-    recovery::Recovery,
-};
-use crate::key::Algorithm;
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error as CryptokiError, RvError},
@@ -26,6 +18,16 @@ use cryptoki::{
     slot::{Slot, TokenInfo},
 };
 use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockReadGuard};
+
+use super::{
+    Config, Error, OptionalAttribute, PinProblem, TokenUri,
+    error::{Remedy, remedy},
+    hung::Hung,
+    mechanism,
+    pin::{GivesPin, RefusedPin},
+    recovery::Recovery,
+};
+use crate::key::Algorithm;
 
 /// What names the token that is in use.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -71,6 +73,7 @@ pub(super) struct Module {
     recovery: Mutex<Recovery>,
     /// Objects of ours were seen on it.
     has_objects: AtomicBool,
+    hung: Hung,
     /// Some modules hand the same number to two threads that open sessions at once (tpm2-pkcs11).
     opening: Mutex<()>,
     /// Held while objects are looked for, made or destroyed, where the profile asks for it.
@@ -94,6 +97,9 @@ pub(super) struct Connection {
 /// How long a call in progress may hold up making the connection anew.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long a call that hangs may hold up those that would rather not be made beside it.
+const HOLD_UP: Duration = Duration::from_millis(500);
+
 impl Module {
     /// Loads, initializes, finds the token, looks at its PIN flags, logs in exactly once.
     pub fn open(config: &Config, pins: Arc<dyn GivesPin>) -> Result<Self, Error> {
@@ -112,6 +118,7 @@ impl Module {
                 holders: Mutex::default(),
                 recovery: Mutex::default(),
                 has_objects: AtomicBool::new(false),
+                hung: Hung::new(config.hung_calls),
                 opening: Mutex::new(()),
                 objects: config.objects_one_at_a_time.then(|| ReentrantMutex::new(())),
             }),
@@ -126,7 +133,9 @@ impl Module {
 
     /// Has this one let go of its session whenever the connection is made anew.
     pub fn register(&self, holder: Weak<dyn HoldsSession>) {
-        self.holders.lock().push(holder);
+        let mut holders = self.holders.lock();
+        holders.retain(|holder| holder.strong_count() > 0);
+        holders.push(holder);
     }
 
     /// The right to call the module, until it is dropped, and the number of the connection.
@@ -138,7 +147,7 @@ impl Module {
     /// A new read/write session, already logged in.
     pub fn session(&self, connection: Option<&Connection>) -> Result<Session, Error> {
         let Connection { slot, .. } = connection.ok_or(LOST)?;
-        let _one_at_a_time = self.opening.lock();
+        let _one_at_a_time = self.opening.try_lock_for(HOLD_UP);
         Ok(self.context.open_rw_session(*slot)?)
     }
 
@@ -152,7 +161,10 @@ impl Module {
         recovery.permit(Instant::now())?;
         let Some(mut connection) = self.connection.try_write_for(PATIENCE) else {
             recovery.failed(Instant::now(), None);
-            return Err(Error::lost("a call that does not end keeps the module from being initialized again"));
+            if self.hung.is_one() {
+                self.hung.too_much("a call that hangs keeps the module from being initialized again");
+            }
+            return Err(Error::lost("a call in progress keeps the module from being initialized again"));
         };
         for holder in self.holders.lock().iter().filter_map(Weak::upgrade) {
             holder.let_go();
@@ -185,11 +197,12 @@ impl Module {
         Ok(connection)
     }
 
-    /// The right to look for, make or destroy objects, until it is dropped. SoftHSM2 takes a file that
+    /// The right to look for, make or destroy objects, until it is dropped; none where it cannot be had in
+    /// time, since whoever holds it hangs. SoftHSM2 takes a file that
     /// another thread is just writing into its index, and then fails both; and its locks against other
     /// processes end with the first thread that closes the file (POSIX record locks).
     pub fn objects(&self) -> Option<ReentrantMutexGuard<'_, ()>> {
-        self.objects.as_ref().map(ReentrantMutex::lock)
+        self.objects.as_ref().and_then(|objects| objects.try_lock_for(HOLD_UP))
     }
 
     /// Whether the token is there and we are logged in, as far as it says so itself. A token that has
@@ -237,6 +250,11 @@ impl Module {
     /// An object of ours was destroyed: it may have been the last one.
     pub fn may_be_empty(&self) {
         self.has_objects.store(false, Ordering::Relaxed);
+    }
+
+    /// Calls through this module that do not end.
+    pub fn hung(&self) -> &Hung {
+        &self.hung
     }
 
     pub fn identity(&self) -> &TokenIdentity {

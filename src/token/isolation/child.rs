@@ -1,13 +1,7 @@
 //! The process that holds the module: it does what it is asked, and ends when it is told to, when its
 //! parent is gone, or when calls into the module hang.
 
-use std::{
-    convert::Infallible,
-    io,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
@@ -33,9 +27,6 @@ use super::{
     wire::{FromChild, Inbox, Opened, Opening, Pin, ToChild, put},
 };
 use crate::telemetry;
-
-/// How often it is asked whether calls hang.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// How long the parent may take to read the PIN.
 const PIN_TIME: Duration = Duration::from_secs(10);
@@ -63,7 +54,7 @@ impl Child {
     /// Reads what the parent asks, and has it done.
     async fn listen(&self, parent: OwnedReadHalf) -> io::Result<Infallible> {
         let (mut inbox, mut local) = (Inbox::new(), None);
-        let (mut opening, mut look) = (None, tokio::time::interval(LOOK));
+        let mut opening = None;
         loop {
             tokio::select! {
                 readable = parent.readable() => {
@@ -92,9 +83,7 @@ impl Child {
                     opening = None;
                     local = self.opened(opened.unwrap_or(Err(Error::Unanswered)));
                 }
-                _ = look.tick() => if let Some(lane) = local.as_ref().and_then(|local| local.stuck(Instant::now())) {
-                    end_at_once(lane);
-                },
+                () = until_stuck(local.as_deref()) => end_at_once("calls into the module hang"),
             }
         }
     }
@@ -149,6 +138,14 @@ fn open(order: &Opening, pins: Arc<FromParent>) -> Result<Local, Error> {
         local.module.expect_objects(true)?;
     }
     Ok(local)
+}
+
+/// Waits until so many calls hang that only another process helps.
+async fn until_stuck(local: Option<&Local>) {
+    match local {
+        Some(local) => local.module.hung().until_too_much().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends without a word to the module: threads may hang in it, and would crash as its data is taken down.

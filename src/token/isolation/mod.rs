@@ -14,7 +14,9 @@
 //! | [`child`] | that process itself |
 //! | [`sandbox`] | what it gives up first |
 //!
-//! **What it costs.** See `token.isolation` in [`super::Config`].
+//! **What it costs** a signature: a frame each way and the threads that wake for it. Under load one system
+//! call carries many frames. `BENCH_ISOLATION=1 cargo bench --bench throughput` measures it against the module
+//! in the appliance. It is the default for its safety: nothing else bounds a call that hangs.
 //!
 //! **The PIN** is read by the appliance, when the process has found the token and asks for it, goes over
 //! the socket, and is wiped on both sides. A process that was killed never counts as a refused PIN; one
