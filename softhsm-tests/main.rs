@@ -17,6 +17,7 @@ mod faults;
 mod fleet;
 mod front_door;
 mod generated_requests;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod main_job;

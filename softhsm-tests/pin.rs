@@ -27,24 +27,45 @@ const MISPLACED: &str = "8642971";
 fn a_wrong_pin_is_tried_exactly_once() {
     let (site, spy) = Site::with_key().spied();
     site.token.write_pin("wrong-pin-000");
-    for (tries, command) in COMMANDS.iter().enumerate() {
-        let refusal = site.refuse(command);
-        refusal.with(78, "is wrong: it was tried once");
-        assert!(!refusal.output.contains("wrong-pin-000"), "{refusal:?}");
-        assert_eq!(spy.calls("C_Login"), tries + 1, "{command}");
+    for isolation in [true, false] {
+        let already = spy.calls("C_Login");
+        if !isolation {
+            site.edit_config("[token]", "[token]\nisolation = false");
+            site.token.write_pin("another-wrong-pin");
+        }
+        for (start, command) in ["serve", "serve", "check", "serve", "init", "serve", "serve"].into_iter().enumerate() {
+            let refusal = site.refuse(command);
+            refusal.with(78, if start == 0 { "is wrong: it was tried once" } else { "it is not tried again" });
+            assert!(!refusal.output.contains("wrong-pin"), "{refusal:?}");
+            assert_eq!(spy.calls("C_Login"), already + 1, "start {start}: {command}");
+        }
+        let latch = fs::read_to_string(site.path("state/pin-refused.json")).unwrap();
+        assert!(!latch.contains("wrong-pin") && !latch.contains(&hex::encode("wrong-pin")), "{latch}");
     }
     site.token.write_pin(PIN);
     site.run("check").with(0, "logged in");
-    assert_eq!(spy.calls("C_Login"), COMMANDS.len() + 1);
+    assert_eq!(spy.calls("C_Login"), 3);
+    assert!(!fs::read_to_string(site.path("state/pin-refused.json")).unwrap().contains("hash"));
+}
+
+#[test]
+fn a_pin_that_became_right_is_tried_when_somebody_says_so() {
+    let (site, spy) = Site::with_key().spied();
+    site.token.write_pin("wrong-pin-000");
+    site.refuse("serve").with(78, "is wrong: it was tried once");
+    site.refuse("serve").with(78, "remove pin-refused.json from the state directory");
+    fs::remove_file(site.path("state/pin-refused.json")).unwrap();
+    site.refuse("serve").with(78, "is wrong: it was tried once");
+    assert_eq!(spy.calls("C_Login"), 2);
 }
 
 #[test]
 fn a_wrong_pin_is_tried_once_on_an_empty_token_too() {
     let (site, spy) = Site::new().spied();
     site.token.write_pin("wrong-pin-000");
-    for (tries, command) in COMMANDS.iter().enumerate() {
-        site.refuse(command).with(78, "is wrong");
-        assert_eq!(spy.calls("C_Login"), tries + 1, "{command}");
+    for command in COMMANDS {
+        site.refuse(command).with(78, "the token's user PIN is");
+        assert_eq!(spy.calls("C_Login"), 1, "{command}");
     }
     assert!(site.token.object_files().is_empty());
 }

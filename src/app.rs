@@ -39,7 +39,7 @@ use crate::{
     },
     supervisor::{self, Signals},
     timestamp::Timestamp,
-    token::{self, AuditKey, DataObjectLedger, KeyRef, Token},
+    token::{self, AuditKey, DataObjectLedger, KeyRef, PinDesk, Token},
 };
 
 /// Why the appliance does not start. Every message says what was refused and why.
@@ -150,9 +150,10 @@ impl Opened {
     /// Logs in, reads the ledger, and compares it with what this appliance has seen before.
     /// Nothing is written.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
-        let pin = config.token.pin_source().map_err(StartError::Config)?.read()?;
-        let token = Arc::new(Token::open(&config.token, &pin).map_err(|error| explain(config, error))?);
-        drop(pin);
+        let pins = PinDesk::new(config.token.pin_source().map_err(StartError::Config)?, &config.state.directory);
+        // A PIN that may not be read is refused before the module is loaded.
+        pins.look()?;
+        let token = Arc::new(Token::open(&config.token, pins).map_err(|error| explain(config, error))?);
         let accepted = config.state.accept_ledger_head.as_deref();
         let marker = Marker::new(&config.state.directory, &token.identity().serial, accepted);
         let standing = Standing::fold(&config.signer.id, ledger(config, &token)?.read().await?)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serializer, de};
 
 /// Reads a duration as people write it; the message of a failure names the accepted form.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -10,6 +10,11 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     humantime::parse_duration(&text).map_err(|error| {
         de::Error::custom(format_args!("{text:?} is not a duration such as \"90d\", \"1h 30m\" or \"250ms\": {error}"))
     })
+}
+
+/// Writes a duration so that [`deserialize`] reads it.
+pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
 }
 
 /// [`deserialize`] for a key that may be left out.

@@ -46,6 +46,7 @@ pub struct Metrics {
     pub service_health: GaugeVec,
     pub tls_expiry: GaugeVec,
     pub maintenance: IntGauge,
+    pub token_process_restarts: IntCounter,
     pub access_denied: IntCounter,
     pub approvals: IntCounterVec,
     pub break_glass: IntCounterVec,
@@ -128,6 +129,10 @@ impl Metrics {
                 &["of"],
             )?,
             maintenance: make.int_gauge("maintenance", "1 while an operator has this appliance out of service")?,
+            token_process_restarts: make.counter(
+                "token_process_restarts_total",
+                "Times that the process which holds the PKCS#11 module ended unasked and another was started",
+            )?,
             access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
             approvals: make.counters("approvals_total", "Steps of approval requests", &["operation", "step"])?,
             break_glass: make.counters(

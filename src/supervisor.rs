@@ -127,19 +127,25 @@ pub async fn run(
 /// Reads the ledger again and again, so that the lease to sign does not run out and changes by
 /// other appliances are followed.
 async fn follow_ledger(service: Arc<Service>, every: Duration) {
-    let mut healthy = true;
+    let (mut healthy, mut losses) = (true, 0);
     loop {
         tokio::time::sleep(every).await;
         let result = service.keyring.refresh().await;
+        // The process that held the token ended: that is a loss even when nobody had to wait for it.
+        let process_ended = service.count_token_losses(&mut losses);
         // One line when it begins to fail and one when it works again, not one a reading.
         match (&result, healthy) {
             (Err(error), true) => {
                 tracing::error!(%error, "the key ledger cannot be read: signing stops when the lease ends");
-                service.note_ledger(Some(error)).await;
+                service.note_token(Some(error.kind())).await;
             }
             (Ok(_), false) => {
                 tracing::info!("the key ledger is readable again");
-                service.note_ledger(None).await;
+                service.note_token(None).await;
+            }
+            (Ok(_), true) if process_ended => {
+                service.note_token(Some("token_process_ended")).await;
+                service.note_token(None).await;
             }
             (Ok(_), true) | (Err(_), false) => {}
         }

@@ -1,12 +1,12 @@
 //! Log lines: structured, to standard error, where systemd's journal takes them.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::OnceLock};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 /// `[log]` of the configuration file.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub level: Level,
@@ -14,7 +14,7 @@ pub struct Config {
 }
 
 /// The least severe lines that are written.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Error,
@@ -25,7 +25,7 @@ pub enum Level {
 }
 
 /// How lines look.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One JSON object a line.
@@ -35,8 +35,18 @@ pub enum Format {
     Text,
 }
 
+/// How this process logs.
+static STARTED: OnceLock<Config> = OnceLock::new();
+
+/// How this process logs, for a process that it starts.
+#[must_use]
+pub fn started() -> Config {
+    STARTED.get().copied().unwrap_or_default()
+}
+
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(config: Config) {
+    let _ = STARTED.set(config);
     // Only our own lines go below `warn`: libraries might log what we would not. cryptoki calls every
     // mechanism it does not know an error; failed calls reach us as values anyway.
     let level = match config.level {

@@ -17,7 +17,7 @@ use super::trail::{closed, verifies};
 use crate::support::{appliance::attestation_request, client::Client, signer::Signer};
 
 /// SHA-256 of every signature on record, and of signatures that were taken back, from all files.
-fn recorded(directory: &Path) -> BTreeMap<String, u64> {
+pub fn recorded(directory: &Path) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for file in closed(directory).into_iter().chain([directory.join("audit.log")]) {
         // Killed between closing a file and beginning the next, there is no current one.
@@ -35,7 +35,7 @@ fn recorded(directory: &Path) -> BTreeMap<String, u64> {
 }
 
 /// Signs from several clients until told to stop, or until the end of the server; digests of what came.
-fn load(api: &str, stop: &AtomicBool) -> Vec<String> {
+pub fn load(api: &str, stop: &AtomicBool) -> Vec<String> {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
             .map(|_| {

@@ -2,11 +2,11 @@
 
 mod copies;
 mod faults;
-mod kills;
+pub mod kills;
 mod mutations;
 mod proofs;
 mod retention;
 mod runbook;
 mod search;
-mod trail;
+pub mod trail;
 mod witness;

@@ -1,7 +1,8 @@
 //! Attestations a second and CPU an attestation, as ratios to the bare `C_Sign` loop of the same
 //! run on the same token. Server and load share the machine.
 //!
-//! `make bench`; seconds a measurement: `BENCH_SECONDS` (default 5).
+//! `make bench`; seconds a measurement: `BENCH_SECONDS` (default 5). With `BENCH_ISOLATION=1` instead: what
+//! it costs that the module is in a process of its own.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -14,6 +15,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -52,6 +54,9 @@ fn main() {
         token.serial
     );
     println!("{:<44} {:>10} {:>10} {:>9} {:>9}", "", "per second", "CPU µs", "p50 µs", "p99 µs");
+    if std::env::var_os("BENCH_ISOLATION").is_some() {
+        return isolation(&token, home.path(), &settings);
+    }
     // `serve` makes the key; the bare loop then signs with the same one.
     let info = settings.replace("\"warn\"", "\"info\"");
     Appliance::serve(&token, &token.config(home.path(), &info)).unwrap().stop();
@@ -84,6 +89,26 @@ fn main() {
     }
 }
 
+/// What it costs that the module is in a process of its own: by turns, so that both see the same machine.
+fn isolation(token: &SoftHsm, home: &Path, settings: &str) {
+    let settings = settings.replace("\"warn\"", "\"info\"");
+    for round in 1..=2 {
+        for connections in [1, 4, 16] {
+            let [here, apart] = [false, true].map(|isolation| {
+                let config = token.config(home, &settings);
+                let text = fs::read_to_string(&config).unwrap();
+                fs::write(&config, text.replace("[token]", &format!("[token]\nisolation = {isolation}"))).unwrap();
+                let appliance = Appliance::serve(token, &config).unwrap();
+                let figures = load(&appliance, connections);
+                appliance.stop();
+                show(&format!("{round}: isolation = {isolation}, {connections} connections"), &figures);
+                figures
+            });
+            println!("  = {:.2} of the rate, {:.2} times the CPU", apart.rate / here.rate, apart.cpu / here.cpu);
+        }
+    }
+}
+
 struct Figures {
     rate: f64,
     cpu: f64,
@@ -104,6 +129,12 @@ fn figures(mut latencies: Vec<f64>, elapsed: Duration, cpu: Duration) -> Figures
         p50: latencies[count / 2] * 1e6,
         p99: latencies[count * 99 / 100] * 1e6,
     }
+}
+
+/// utime + stime of an appliance and of the process that holds its module.
+fn cpu_of(appliance: &Appliance) -> Duration {
+    let module = support::own_token::process_of(appliance.pid()).map_or(Duration::ZERO, cpu_time);
+    cpu_time(appliance.pid()) + module
 }
 
 /// utime + stime of a process; the clock tick is 100 Hz on Linux.
@@ -172,7 +203,7 @@ fn load(appliance: &Appliance, connections: usize) -> Figures {
     let (bodies, next, stop) = (Arc::new(bodies), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let address = appliance.api.strip_prefix("http://").unwrap().to_owned();
     let begun = Instant::now();
-    let before = cpu_time(appliance.pid());
+    let before = cpu_of(appliance);
     let clients: Vec<_> = (0..connections)
         .map(|_| {
             let (bodies, next, stop, address) =
@@ -193,7 +224,7 @@ fn load(appliance: &Appliance, connections: usize) -> Figures {
     thread::sleep(seconds());
     stop.store(true, Ordering::Relaxed);
     let latencies: Vec<f64> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-    figures(latencies, begun.elapsed(), cpu_time(appliance.pid()).saturating_sub(before))
+    figures(latencies, begun.elapsed(), cpu_of(appliance).saturating_sub(before))
 }
 
 /// A keep-alive connection that costs the load side as little as possible.

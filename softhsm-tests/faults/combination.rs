@@ -218,6 +218,17 @@ impl Place {
             }
             assert_eq!(self.logins(), logins + 1, "{fault:?}: the PIN was tried once");
             assert!(self.appliance().log().contains("is not tried again"), "{fault:?}");
+            self.appliance().signal("KILL");
+            self.appliance.take().unwrap().wait();
+            if fault.code == "CKR_PIN_INCORRECT"
+                || fault.code.starts_with("CKR_PIN_INVALID")
+                || fault.code == "CKR_PIN_LEN_RANGE"
+            {
+                assert!(self.site.serve().is_err(), "{fault:?}: a restart does not try it again");
+                assert_eq!(self.logins(), logins + 1, "{fault:?}: the PIN was tried once");
+                // The PIN was right all along, as only a person can know.
+                std::fs::remove_file(self.site.path("state/pin-refused.json")).unwrap();
+            }
             self.start_again();
         }
     }

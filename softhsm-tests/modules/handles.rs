@@ -6,7 +6,7 @@ use std::{env, fs, os::unix::fs::PermissionsExt, path::Path};
 use verification_signer::{
     key::{Algorithm, KeyId},
     timestamp::Timestamp,
-    token::{Config, Error, GenerateRequest, OptionalAttribute, Token, TokenUri},
+    token::{Config, Error, GenerateRequest, OptionalAttribute, PinDesk, Token, TokenUri},
 };
 
 use super::this_binary;
@@ -39,7 +39,9 @@ async fn destroys_and_looks(pin_file: &Path) {
     let mut config = Config::new(Module::Tpm2.path(), uri, pin_file.to_owned());
     config.omit = vec![OptionalAttribute::Decrypt, OptionalAttribute::Encrypt];
     config.algorithms = Some(vec![Algorithm::P256]);
-    let token = Token::open(&config, &PIN.into()).unwrap();
+    config.isolation = false;
+    let pins = PinDesk::new(config.pin_source().unwrap(), &pin_file.with_file_name("state"));
+    let token = Token::open(&config, pins).unwrap();
     let (first, second) = (vec![1; 16], vec![2; 16]);
     token.generate(request("s:1", &first)).await.unwrap();
     token.key_attributes(first.clone()).await.unwrap();

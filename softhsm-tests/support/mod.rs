@@ -9,6 +9,7 @@ pub mod guarded;
 pub mod http;
 pub mod modules;
 pub mod own_process;
+pub mod own_token;
 pub mod pkcs11_tool;
 pub mod pki;
 pub mod prometheus;

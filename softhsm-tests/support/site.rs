@@ -61,6 +61,8 @@ impl Site {
     pub fn spied(mut self) -> (Self, Spy) {
         let spy = Spy::new(self.home.path());
         self.edit_config(MODULE, Spy::module());
+        let names = "[\"SOFTHSM2_CONF\", \"PKCS11SPY\", \"PKCS11SPY_OUTPUT\"]";
+        self.edit_config("[token]", &format!("[token]\nenvironment = {names}"));
         self.environment.extend(spy.environment());
         (self, spy)
     }
@@ -69,6 +71,8 @@ impl Site {
     pub fn faulty(mut self) -> (Self, Faults) {
         let faults = Faults::new(self.home.path());
         self.edit_config(MODULE, Faults::module().to_str().unwrap());
+        let names: Vec<_> = faults.environment().into_iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        self.edit_config("[token]", &format!("[token]\nenvironment = [\"SOFTHSM2_CONF\", {}]", names.join(", ")));
         self.environment.extend(faults.environment());
         (self, faults)
     }

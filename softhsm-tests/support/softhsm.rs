@@ -126,6 +126,13 @@ impl SoftHsm {
         self.footing.environment.iter().map(|(name, value)| (*name, value.as_path())).collect()
     }
 
+    /// Sets the token's user PIN; the PIN file stays as it is.
+    pub fn change_pin(&self, pin: &str) {
+        let arguments = ["--module", MODULE, "--token-label", &self.label, "--login", "--pin", PIN];
+        let change = ["--change-pin", "--new-pin", pin];
+        tool::run("pkcs11-tool", &[&arguments[..], &change].concat(), &self.environment());
+    }
+
     pub fn write_pin(&self, pin: &str) {
         let path = self.path().join("pin");
         fs::write(&path, pin).unwrap();

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::eventually;
+use super::{eventually, own_token};
 
 /// Lets go of the thread when dropped.
 pub struct Tracer(Child);
@@ -14,6 +14,9 @@ pub struct Tracer(Child);
 impl Tracer {
     /// strace with these arguments on the thread whose name begins so.
     pub fn attach(pid: u32, thread: &str, arguments: &[&str]) -> Self {
+        // Threads that are in the module may be in a process of their own.
+        let inside = own_token::process_of(pid).filter(|_| thread.starts_with("token-"));
+        let pid = inside.unwrap_or(pid);
         let tid = thread_of(pid, thread);
         let mut command = Command::new("strace");
         command.args(["-qq", "-p", &tid]).args(arguments).stdin(Stdio::null()).stderr(Stdio::null());

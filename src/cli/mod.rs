@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod dev;
 mod doctor;
+mod hold_token;
 mod init;
 mod key;
 mod serve;
@@ -43,6 +44,9 @@ enum Command {
     /// Bearer keys of callers: make, list, revoke.
     #[command(subcommand)]
     Key(key::Command),
+    /// The process that `serve` starts to hold the PKCS#11 module.
+    #[command(hide = true)]
+    HoldToken,
     /// Verify or export an audit trail.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -82,6 +86,7 @@ impl Cli {
             }
             Command::Init(options) => setup::run(&options),
             Command::Token(command) => token::run(&command),
+            Command::HoldToken => hold_token::run(),
             Command::Key(command) => key::run(&command),
             Command::EndWith { code } => std::process::exit(code.into()),
         };

@@ -72,6 +72,13 @@ impl Serialize for KeyId {
     }
 }
 
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not a key id"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use p256::{
     pkcs8::{DecodePublicKey, EncodePublicKey, LineEnding},
 };
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 use spki::SubjectPublicKeyInfoRef;
 
@@ -49,6 +50,18 @@ impl Signature {
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_spki_der().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_spki_der(&Vec::<u8>::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 

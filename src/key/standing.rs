@@ -121,7 +121,7 @@ pub struct Superseded {
 }
 
 /// A record as it is stored: its label, and its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredRecord {
     pub label: String,
     pub value: Vec<u8>,

@@ -190,6 +190,7 @@ impl Error {
                 | token::Error::KeyMissing { .. }
                 | token::Error::KeyPolicy(_)
                 | token::Error::Lost(_)
+                | token::Error::Unanswered
                 | token::Error::PinSource(_)
                 | token::Error::Login(_)
                 | token::Error::Call(_) => Class::Dependency,
@@ -264,7 +265,7 @@ impl Error {
     /// Whether a call to the token was given up that has not ended: it may do its work yet.
     #[must_use]
     pub fn may_still_happen(&self) -> bool {
-        let given_up = |error: &token::Error| matches!(error, token::Error::Deadline(_));
+        let given_up = token::Error::leaves_it_open;
         if let Self::LedgerUnavailable(LedgerUnavailable(source)) = self {
             return source.downcast_ref().is_some_and(given_up);
         }

@@ -4,7 +4,6 @@
 use crate::{
     audit::{Event, Outcome, Severity},
     service::{Error, Service},
-    token,
 };
 
 impl Service {
@@ -38,9 +37,9 @@ impl Service {
 
 /// A failure is one only where it is certain that nothing was changed.
 fn ended(event: Event, error: &Error) -> Event {
+    let left_open = matches!(error, Error::Token(error) if error.leaves_it_open());
     // A file may be in its place although its directory could not be synced.
-    let nobody_knows =
-        matches!(error, Error::LedgerUnavailable(_) | Error::StateUnwritable | Error::Token(token::Error::Deadline(_)));
+    let nobody_knows = left_open || matches!(error, Error::LedgerUnavailable(_) | Error::StateUnwritable);
     let outcome = if nobody_knows { Outcome::Unknown } else { Outcome::Failure };
     event.with_outcome(outcome).of_severity(Severity::Warning).detail("error", error.kind())
 }

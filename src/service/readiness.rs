@@ -173,12 +173,21 @@ impl Service {
     async fn token_health(&self) -> Dependency {
         let identity = self.token.identity();
         match self.ask_token().await {
-            Ok(()) => Dependency { name: "token", healthy: true, detail: identity.uri().to_string() },
+            Ok(()) => {
+                Dependency { name: "token", healthy: true, detail: identity.uri().to_string() + &self.token_process() }
+            }
             Err(error) => {
                 tracing::warn!(%error, "the token does not answer as it should");
                 Dependency { name: "token", healthy: false, detail: "the token does not answer, or the active key is not in it; see the log. It is looked for until it is back; a PIN that was refused is not tried again before a restart".into() }
             }
         }
+    }
+
+    /// Where the module is, when it is in a process of its own.
+    fn token_process(&self) -> String {
+        self.token.losses().map_or_else(String::new, |losses| {
+            format!("; its module is in a process of its own, which had to be started again {losses} times")
+        })
     }
 
     /// How the nonce store is, and what else there is to say of it.

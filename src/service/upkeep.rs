@@ -71,13 +71,21 @@ impl Upkeep {
 }
 
 impl Service {
-    /// Records that the ledger cannot be read any more, or that it can again: once each.
-    pub async fn note_ledger(&self, trouble: Option<&Error>) {
+    /// Counts how often the process that holds the module has ended since `seen`; whether it has.
+    pub fn count_token_losses(&self, seen: &mut u64) -> bool {
+        let losses = self.token.losses().unwrap_or_default();
+        self.metrics.token_process_restarts.inc_by(losses - *seen);
+        std::mem::replace(seen, losses) != losses
+    }
+
+    /// Records that the token is lost (the ledger cannot be read any more, or the process that held it
+    /// ended), or that it is back: once each.
+    pub async fn note_token(&self, trouble: Option<&'static str>) {
         let (now, token) = (self.clock.now(), self.token.identity().uri().to_string());
         let event = match trouble {
-            Some(error) => Event::of_service(EventType::Error, "token_lost", token, now)
+            Some(reason) => Event::of_service(EventType::Error, "token_lost", token, now)
                 .failed(Severity::Critical)
-                .detail("reason", error.kind()),
+                .detail("reason", reason),
             None => Event::of_service(EventType::HealthCheck, "token_back", token, now),
         };
         self.record_or_warn(event, "the state of the token").await;

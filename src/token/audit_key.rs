@@ -1,28 +1,30 @@
 //! The audit key: it signs the heads of the audit trail's tree and nothing else. It is made with the
 //! same strict template as every key here, but it is no key of the ledger: its label has another
-//! form (`<signer> audit <number> <algorithm>`), and only [`Token::sign_tree_head`] uses it.
+//! form (`<signer> audit <number> <algorithm>`), and only [`Token::sign_tree_head`](super::Token::sign_tree_head)
+//! uses it.
 
 use cryptoki::{
     object::{Attribute, ObjectClass},
     session::Session,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
-    Error, Token, generate, mechanism, session,
+    Error, generate, mechanism,
+    module::Module,
+    session,
     template::{self, Naming},
 };
-use crate::{
-    evidence::TreeHead,
-    key::{Algorithm, PublicKey, Signature, SignerId},
-};
+use crate::key::{Algorithm, PublicKey, SignerId};
 
 /// A complete audit key on the token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditKey {
     number: u32,
     label: String,
-    object_id: Vec<u8>,
-    public_key: PublicKey,
+    pub(super) object_id: Vec<u8>,
+    pub(super) public_key: PublicKey,
 }
 
 impl AuditKey {
@@ -52,62 +54,43 @@ fn parse_label(rest: &str) -> Option<(u32, Algorithm)> {
     Some((number.parse().ok()?, algorithm))
 }
 
-impl Token {
-    /// The signer's audit keys, the newest first.
-    pub async fn audit_keys(&self, signer: &SignerId) -> Result<Vec<AuditKey>, Error> {
-        let (prefix, deadline) = (label_prefix(signer), self.deadline);
-        self.asking.call(deadline, move |session| session.exclusively(|session| find(session, &prefix))).await
-    }
+/// Which algorithm a new audit key has: Ed25519 where the token offers it, which every reader of
+/// signed notes knows, else P-256.
+pub(super) fn algorithm(offered: &[Algorithm]) -> Result<Algorithm, Error> {
+    [Algorithm::Ed25519, Algorithm::P256]
+        .into_iter()
+        .find(|wanted| offered.contains(wanted))
+        .ok_or_else(|| Error::KeyPolicy("this token offers neither Ed25519 nor P-256 for the audit key".into()))
+}
 
-    /// Makes a new audit key: Ed25519 where the token offers it, which every reader of signed notes
-    /// knows, else P-256.
-    pub async fn generate_audit_key(&self, signer: &SignerId) -> Result<AuditKey, Error> {
-        let offered = |algorithm: &Algorithm| self.algorithms().contains(algorithm);
-        let algorithm = [Algorithm::Ed25519, Algorithm::P256]
-            .into_iter()
-            .find(offered)
-            .ok_or_else(|| Error::KeyPolicy("this token offers neither Ed25519 nor P-256 for the audit key".into()))?;
-        let (prefix, module) = (label_prefix(signer), std::sync::Arc::clone(&self.module));
-        let deadline = self.deadline.max(std::time::Duration::from_secs(30));
-        let make = move |session: &Session| {
-            let number = next_number(session, &prefix)?;
-            let label = format!("{prefix}{number} {algorithm}");
-            let object_id = generate::unused_id(session)?;
-            let naming = Naming { id: &object_id, label: &label, algorithm };
-            let (public, private) = generate::pair(
-                session,
-                &mechanism::generation(algorithm),
-                // It has no end date: what it signed is verified for as long as the trail is kept.
-                &template::undated_public_key(&naming, module.omitted()),
-                &template::private_key(&naming, module.omitted()),
-            )?;
-            let checked = session::key_attributes(session, private)
-                .and_then(|found| found.check(module.omitted(), module.reports_local()).map_err(Error::KeyPolicy))
-                .and_then(|()| generate::public_key(session, public, algorithm));
-            if checked.is_err() {
-                // The first error is the one to report.
-                let _ = session.destroy_object(private);
-                let _ = session.destroy_object(public);
-                module.destroyed_objects();
-            }
-            Ok(AuditKey { number, public_key: checked?, label, object_id })
-        };
-        self.lifecycle.call(deadline, move |session| session.exclusively(make)).await
+/// Makes a new audit key.
+pub(super) fn make(session: &Session, module: &Module, prefix: &str) -> Result<AuditKey, Error> {
+    let algorithm = algorithm(module.algorithms())?;
+    let number = next_number(session, prefix)?;
+    let label = format!("{prefix}{number} {algorithm}");
+    let object_id = generate::unused_id(session)?;
+    let naming = Naming { id: &object_id, label: &label, algorithm };
+    let (public, private) = generate::pair(
+        session,
+        &mechanism::generation(algorithm),
+        // It has no end date: what it signed is verified for as long as the trail is kept.
+        &template::undated_public_key(&naming, module.omitted()),
+        &template::private_key(&naming, module.omitted()),
+    )?;
+    let checked = session::key_attributes(session, private)
+        .and_then(|found| found.check(module.omitted(), module.reports_local()).map_err(Error::KeyPolicy))
+        .and_then(|()| generate::public_key(session, public, algorithm));
+    if checked.is_err() {
+        // The first error is the one to report.
+        let _ = session.destroy_object(private);
+        let _ = session.destroy_object(public);
+        module.destroyed_objects();
     }
-
-    /// Signs the head of a tree. Beside the signing lane: a checkpoint keeps no request waiting.
-    pub async fn sign_tree_head(&self, key: &AuditKey, head: &impl TreeHead) -> Result<Signature, Error> {
-        let (algorithm, object_id) = (key.public_key.algorithm(), key.object_id.clone());
-        let input = algorithm.token_input(head.text()).into_owned();
-        let raw = self.asking.call(self.deadline, move |session| session.sign(&object_id, algorithm, &input)).await?;
-        let signature = key.public_key.normalize(&raw).map_err(|_| Error::BadSignature)?;
-        key.public_key.verify(head.text(), &signature).map_err(|_| Error::BadSignature)?;
-        Ok(signature)
-    }
+    Ok(AuditKey { number, public_key: checked?, label, object_id })
 }
 
 /// Every pair whose label has the form; a half that a crash left is passed over.
-fn find(session: &Session, prefix: &str) -> Result<Vec<AuditKey>, Error> {
+pub(super) fn find(session: &Session, prefix: &str) -> Result<Vec<AuditKey>, Error> {
     let mut found = Vec::new();
     for public in session.find_objects(&[Attribute::Class(ObjectClass::PUBLIC_KEY)])? {
         let label = session::label(session, public)?;

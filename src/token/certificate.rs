@@ -38,6 +38,7 @@ pub(super) struct CertificateRequest<'a> {
 }
 
 /// A certificate with the parts that PKCS#11 wants as attributes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct CertificateParts {
     pub der: Vec<u8>,
     pub subject: Vec<u8>,

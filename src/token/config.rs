@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{OptionalAttribute, TokenUri};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Which token, through which module, and how it is used.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The PKCS#11 module: an absolute path to a shared library.
@@ -20,8 +20,10 @@ pub struct Config {
     /// RFC 7512 URI that matches exactly one token, by label and serial.
     pub uri: TokenUri,
     /// A file with the user PIN, readable by its owner only. Either this or `pin_credential`.
+    #[serde(skip_serializing)]
     pin_file: Option<PathBuf>,
     /// The name of a systemd credential with the user PIN.
+    #[serde(skip_serializing)]
     pin_credential: Option<String>,
     /// Worker threads that sign, each with a session of its own.
     #[serde(default = "default_workers")]
@@ -30,7 +32,7 @@ pub struct Config {
     #[serde(default = "default_queue")]
     pub queue: usize,
     /// Longest wait for one signature.
-    #[serde(default = "default_deadline", deserialize_with = "crate::duration::deserialize")]
+    #[serde(default = "default_deadline", with = "crate::duration")]
     pub call_deadline: Duration,
     /// Calls that may hang at once: each has its worker replaced. One more, and the process ends.
     #[serde(default = "default_hung_calls")]
@@ -50,6 +52,19 @@ pub struct Config {
     pub objects_one_at_a_time: bool,
     /// Which algorithms the token offers, where it cannot be tried out with session keys.
     pub algorithms: Option<Vec<Algorithm>>,
+    /// The module is loaded by a process of its own, which is killed when it hangs.
+    #[serde(default = "default_true")]
+    pub isolation: bool,
+    /// The variables of the environment that this process gets; others it does not.
+    #[serde(default = "default_environment")]
+    pub environment: Vec<String>,
+}
+
+/// What the modules of the profiles read.
+fn default_environment() -> Vec<String> {
+    ["SOFTHSM2_CONF", "KRYOPTIC_CONF", "TPM2_PKCS11_STORE", "TPM2_PKCS11_TCTI", "P11_KIT_SERVER_ADDRESS"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn default_workers() -> usize {
@@ -107,6 +122,8 @@ impl Config {
             reports_local: true,
             objects_one_at_a_time: true,
             algorithms: None,
+            isolation: false,
+            environment: default_environment(),
         }
     }
 

@@ -1,13 +1,14 @@
 //! What can go wrong with a token, and what each CKR code means to us.
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
 use cryptoki::error::{Error as CryptokiError, RvError};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::TokenUri;
 
 /// Why a call to the token gave no result. No message contains a PIN or key material.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum Error {
     #[error("the PKCS#11 module {path} cannot be loaded: {source}")]
     Module { path: PathBuf, source: CallError },
@@ -21,7 +22,7 @@ pub enum Error {
     #[error("the token's user PIN {0}")]
     Pin(PinProblem),
     #[error("a token worker could not be started: {0}")]
-    Worker(std::io::Error),
+    Worker(#[serde(with = "os_error")] io::Error),
     #[error("the token has no private key with id {}", hex::encode(object_id))]
     KeyMissing { object_id: Vec<u8> },
     #[error("{0}")]
@@ -32,9 +33,12 @@ pub enum Error {
     Deadline(Duration),
     #[error("the token returned a signature that does not verify with the key's public half")]
     BadSignature,
+    /// Whatever was to be done may have been done.
+    #[error("the process that holds the token ended before it answered: whether this was done is not known")]
+    Unanswered,
     /// The way to the token is gone; it is being looked for.
     #[error("{0}")]
-    Lost(&'static str),
+    Lost(Cow<'static, str>),
     #[error("the PIN cannot be read again: {0}")]
     PinSource(String),
     /// The PIN went to the token, which says nothing of it.
@@ -45,12 +49,16 @@ pub enum Error {
 }
 
 /// Why the PIN was not, or must not be, tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum PinProblem {
     #[error(
         "is wrong: it was tried once. Each start would try it once more, and tokens lock after a few: correct the PIN source first (systemd: RestartPreventExitStatus=78)"
     )]
     Incorrect,
+    #[error(
+        "is the one that this token refused before: it is not tried again. Correct the PIN source, then start again. If the token's PIN has been set to this one since, remove pin-refused.json from the state directory"
+    )]
+    Refused,
     #[error("is locked: the security officer must unlock it (C_InitPIN)")]
     Locked,
     #[error("has one try left before it locks: log in with another tool to prove the PIN, then start again")]
@@ -62,19 +70,26 @@ pub enum PinProblem {
 }
 
 /// A PKCS#11 function that failed, with its CKR code kept.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CallError(String, #[source] Option<CryptokiError>);
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct CallError {
+    text: String,
+    /// What its CKR code asks of us, where the module returned one.
+    remedy: Option<Remedy>,
+    /// Known to the process that made the call only.
+    #[serde(skip)]
+    source: Option<CryptokiError>,
+}
 
 impl CallError {
     /// A value that the token gave and that makes no sense.
     pub(super) fn nonsense(what: &str) -> Self {
-        Self(format!("the token returned {what}"), None)
+        Self { text: format!("the token returned {what}"), remedy: None, source: None }
     }
 
     /// The CKR code, where the module returned one.
     pub(super) fn code(&self) -> Option<RvError> {
-        match &self.1 {
+        match &self.source {
             Some(CryptokiError::Pkcs11(code, _)) => Some(*code),
             _ => None,
         }
@@ -87,7 +102,11 @@ impl From<CryptokiError> for CallError {
             CryptokiError::Pkcs11(code, function) => format!("C_{function:?} failed with {}", ckr_name(*code)),
             other => other.to_string(),
         };
-        Self(text, Some(error))
+        let remedy = match &error {
+            CryptokiError::Pkcs11(code, _) => Some(remedy(*code)),
+            _ => None,
+        };
+        Self { text, remedy, source: Some(error) }
     }
 }
 
@@ -111,7 +130,7 @@ pub(super) fn ckr_name(code: RvError) -> String {
 }
 
 /// What an error asks of us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Remedy {
     /// The session or a handle was lost: the call is made once more in a fresh session, with the
     /// objects looked for anew. If that fails as well, the connection is made anew.
@@ -255,14 +274,41 @@ fn of_number(code: u64) -> Remedy {
 }
 
 impl Error {
+    /// True when nobody knows whether what was asked for was done: it may have been, or may yet be.
+    #[must_use]
+    pub fn leaves_it_open(&self) -> bool {
+        match self {
+            Self::Deadline(_) | Self::Unanswered => true,
+            Self::Module { .. }
+            | Self::Initialize { .. }
+            | Self::NoToken { .. }
+            | Self::AmbiguousToken { .. }
+            | Self::Pin(_)
+            | Self::Worker(_)
+            | Self::KeyMissing { .. }
+            | Self::KeyPolicy(_)
+            | Self::Busy
+            | Self::BadSignature
+            | Self::Lost(_)
+            | Self::PinSource(_)
+            | Self::Login(_)
+            | Self::Call(_) => false,
+        }
+    }
+
+    /// A way to the token that is gone.
+    pub(super) const fn lost(why: &'static str) -> Self {
+        Self::Lost(Cow::Borrowed(why))
+    }
+
     /// What is to be done. A key that is not there may be one that is not seen: SoftHSM2 leaves out
     /// an object whose file another process held while it was read, and shows an empty token when
     /// its directory is away.
     pub(super) fn remedy(&self) -> Remedy {
         match self {
-            Self::Call(call) | Self::Login(call) => call.code().map_or(Remedy::FreshSession, remedy),
+            Self::Call(call) | Self::Login(call) => call.remedy.unwrap_or(Remedy::FreshSession),
             Self::KeyMissing { .. } => Remedy::FreshSession,
-            Self::Lost(_) | Self::NoToken { .. } => Remedy::Reopen,
+            Self::Lost(_) | Self::Unanswered | Self::NoToken { .. } => Remedy::Reopen,
             Self::Pin(problem) => Remedy::Pin(*problem),
             Self::Module { .. }
             | Self::Initialize { .. }
@@ -280,9 +326,7 @@ impl Error {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Call(call) | Self::Login(call) => {
-                call.code().is_some_and(|code| remedy(code) == Remedy::Configuration)
-            }
+            Self::Call(call) | Self::Login(call) => call.remedy == Some(Remedy::Configuration),
             // A token that others are logging in to can look like this for a moment; no PIN was tried.
             Self::Pin(PinProblem::NotInitialised)
             | Self::Initialize { .. }
@@ -293,9 +337,23 @@ impl Error {
             | Self::Deadline(_)
             | Self::BadSignature
             | Self::Lost(_)
+            | Self::Unanswered
             | Self::PinSource(_) => false,
             Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
         }
+    }
+}
+
+/// An error of the operating system, as its number.
+mod os_error {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, io};
+
+    pub(super) fn serialize<S: Serializer>(error: &io::Error, serializer: S) -> Result<S::Ok, S::Error> {
+        error.raw_os_error().unwrap_or_default().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<io::Error, D::Error> {
+        i32::deserialize(deserializer).map(io::Error::from_raw_os_error)
     }
 }
 

@@ -108,6 +108,9 @@ pub fn pin(problem: PinProblem) -> &'static str {
         PinProblem::Incorrect => {
             "correct the file or credential that token.pin_file or token.pin_credential names, prove the PIN with another tool, then start again"
         }
+        PinProblem::Refused => {
+            "put the right PIN into the file or credential that token.pin_file or token.pin_credential names, then start again; pin-refused.json in the state directory remembers the wrong one"
+        }
         PinProblem::Locked => {
             "the security officer unlocks it (C_InitPIN; with OpenSC: pkcs11-tool --login --login-type so --init-pin), then start again with the right PIN"
         }

@@ -8,6 +8,7 @@ use cryptoki::{
     object::{Attribute, AttributeType, ObjectHandle},
     session::Session,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     CallError, Error, KeyAttributes,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// The key that is wanted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerateRequest {
     pub id: KeyId,
     /// CKA_ID; drawn and announced before, so that a crash's leftovers can be told.
@@ -34,7 +35,7 @@ pub struct GenerateRequest {
 }
 
 /// The key as it stands on the token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GeneratedKey {
     pub object_id: Vec<u8>,
     pub label: String,

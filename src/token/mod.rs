@@ -5,6 +5,9 @@
 //! deadline for every call, so that nothing asynchronous ever waits inside PKCS#11. The place of a worker
 //! whose call does not end is filled ([`crew`]), until too many hang ([`hung`]): then
 //! [`Token::until_stuck`] returns, and only a new process has a working module.
+//!
+//! What can be asked is a list of values ([`verb`]), so that the module can be loaded by this process
+//! ([`local`]) or by one of its own ([`isolation`]).
 
 mod audit_key;
 mod capacity;
@@ -15,25 +18,25 @@ mod error;
 pub mod explain;
 mod generate;
 mod hung;
+pub mod isolation;
 mod lane;
 mod ledger;
+mod local;
 mod look;
 mod mechanism;
 mod module;
+mod pin;
 pub mod provision;
 mod recovery;
 mod session;
 mod template;
 mod uri;
+mod verb;
 mod verified;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc};
 
-use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
 pub use audit_key::{AuditKey, label_prefix as audit_label_prefix};
 pub use certificate::InvalidChain;
@@ -43,26 +46,24 @@ pub use generate::{GenerateRequest, GeneratedKey};
 pub use ledger::DataObjectLedger;
 pub use look::{Look, Seen, look};
 pub use module::TokenIdentity;
+pub use pin::PinDesk;
 pub use template::{KeyAttributes, OptionalAttribute};
 pub use uri::{InvalidUri, TokenUri};
 pub use verified::{NotCovered, VerifiedSignature};
 
 use crate::{
-    evidence::Warrant,
-    key::{Algorithm, KeyEntry, PublicKey, StoredRecord},
+    evidence::{TreeHead, Warrant},
+    key::{Algorithm, KeyEntry, PublicKey, Signature, SignerId, StoredRecord},
 };
-use crew::Calls;
-use lane::Lane;
-use module::Module;
+use isolation::Remote;
+use local::Local;
+use verb::{Answer, Request};
 
 /// The application name of every data object that is ours (CKA_APPLICATION).
 pub const APPLICATION: &str = "verification-signer";
 
-/// How long a call in progress may hold up the end of the process.
-const CLOSING: Duration = Duration::from_secs(5);
-
 /// A key object of ours, as the token lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyObject {
     pub object_id: Vec<u8>,
     pub label: String,
@@ -70,7 +71,7 @@ pub struct KeyObject {
 }
 
 /// Which key object to use, and what its signatures must verify with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRef {
     pub object_id: Vec<u8>,
     pub public_key: PublicKey,
@@ -84,125 +85,133 @@ impl From<&KeyEntry> for KeyRef {
 
 /// A logged-in token. Closed when dropped.
 pub struct Token {
-    module: Arc<Module>,
-    signing: Lane,
-    lifecycle: Lane,
-    ledger: Lane,
-    reading: Lane,
-    asking: Lane,
-    deadline: Duration,
-    verify_signatures: bool,
-    module_path: PathBuf,
+    way: Way,
+    identity: TokenIdentity,
+    algorithms: Vec<Algorithm>,
+    config: Config,
+}
+
+/// Where the module is.
+enum Way {
+    Here(Box<Local>),
+    InAProcessOfItsOwn(Remote),
 }
 
 impl Token {
-    /// Loads the module, finds the one token the URI names, logs in (once), starts the lanes.
+    /// Loads the module, finds the one token the URI names, logs in (once), starts the lanes: here or
+    /// in a process of its own, as the configuration says.
     ///
     /// Blocking: call it before the server starts, or from a blocking thread.
-    pub fn open(config: &Config, pin: &SecretString) -> Result<Self, Error> {
-        let module = Arc::new(Module::open(config, pin)?);
-        Ok(Self {
-            signing: Lane::start(
-                "token-sign",
-                module.workers(config.workers),
-                config.queue,
-                Calls::SideBySide,
-                &module,
-            )?,
-            // One worker: generations and destructions are serialised.
-            lifecycle: Lane::start("token-lifecycle", 1, 64, Calls::OneByOne, &module)?,
-            // A revocation is a record: it must not wait for a generation either.
-            ledger: Lane::start("token-ledger", 1, 64, Calls::OneByOne, &module)?,
-            // Readings of the ledger renew the right to sign: they must not wait for a generation.
-            reading: Lane::start("token-read", 1, 64, Calls::SideBySide, &module)?,
-            // What callers may ask as often as they like: attributes, certificates, health.
-            asking: Lane::start("token-ask", 1, 64, Calls::SideBySide, &module)?,
-            module,
-            deadline: config.call_deadline,
-            verify_signatures: config.verify_signatures,
-            module_path: config.module.clone(),
-        })
+    pub fn open(config: &Config, pins: PinDesk) -> Result<Self, Error> {
+        let desk = pins.clone();
+        let (way, identity, algorithms) = if config.isolation {
+            let (remote, opened) = Remote::open(config, pins)?;
+            (Way::InAProcessOfItsOwn(remote), opened.identity, opened.algorithms)
+        } else {
+            let local = Local::open(config, Arc::new(pins))?;
+            let (identity, algorithms) = (local.module.identity().clone(), local.module.algorithms().to_vec());
+            (Way::Here(Box::new(local)), identity, algorithms)
+        };
+        desk.accepted(&identity);
+        Ok(Self { way, identity, algorithms, config: config.clone() })
     }
 
-    /// Ends the lanes, closes every session, and finalizes the module. Doing it twice is harmless.
-    ///
-    /// It must be done before the process ends: a worker that is still inside the module while
-    /// `exit` takes the module's own data down crashes.
+    /// Ends every call and finalizes the module. Doing it twice is harmless.
     pub fn close(&self) -> Result<(), Error> {
-        if self.is_stuck() {
-            return Err(Error::Deadline(self.deadline));
+        match &self.way {
+            Way::Here(local) => local.close(),
+            Way::InAProcessOfItsOwn(remote) => remote.close(),
         }
-        let ended =
-            [&self.signing, &self.lifecycle, &self.ledger, &self.reading, &self.asking].map(|lane| lane.stop(CLOSING));
-        // C_Finalize under a thread that hangs in a call would crash or hang as well.
-        if ended == [true; 5] { self.module.close() } else { Err(Error::Deadline(CLOSING)) }
     }
 
     /// Whether so many calls hang that only a new process has a working module again.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
-        self.module.hung().is_too_much()
+        match &self.way {
+            Way::Here(local) => local.module.hung().is_too_much(),
+            // That process ends itself, and is replaced.
+            Way::InAProcessOfItsOwn(_) => false,
+        }
     }
 
     /// Waits until [`Token::is_stuck`].
     pub async fn until_stuck(&self) {
-        self.module.hung().until_too_much().await;
+        match &self.way {
+            Way::Here(local) => local.module.hung().until_too_much().await,
+            Way::InAProcessOfItsOwn(_) => std::future::pending().await,
+        }
     }
 
     /// Which token this is.
     #[must_use]
     pub fn identity(&self) -> &TokenIdentity {
-        self.module.identity()
+        &self.identity
     }
 
     /// The module's path.
     #[must_use]
     pub fn module_path(&self) -> &Path {
-        &self.module_path
+        &self.config.module
     }
 
     /// The algorithms this token can generate and sign with, found out at start.
     #[must_use]
     pub fn algorithms(&self) -> &[Algorithm] {
-        self.module.algorithms()
+        &self.algorithms
+    }
+
+    /// How often the process that holds the module has ended unasked; `None` when it is this one.
+    #[must_use]
+    pub fn losses(&self) -> Option<u64> {
+        match &self.way {
+            Way::Here(_) => None,
+            Way::InAProcessOfItsOwn(remote) => Some(remote.losses()),
+        }
     }
 
     /// Signs what `warrant` justifies. The signature is checked against the public key before
     /// anything else sees it, unless the configuration says otherwise.
     pub async fn sign(&self, key: &KeyRef, warrant: &impl Warrant) -> Result<VerifiedSignature, Error> {
-        let input = key.public_key.algorithm().token_input(warrant.message()).into_owned();
-        let (algorithm, object_id) = (key.public_key.algorithm(), key.object_id.clone());
-        let raw = self.signing.call(self.deadline, move |session| session.sign(&object_id, algorithm, &input)).await?;
-        VerifiedSignature::check(key, warrant.message(), &raw, self.verify_signatures)
+        let algorithm = key.public_key.algorithm();
+        let input = algorithm.token_input(warrant.message()).into_owned();
+        let raw: Vec<u8> = self.ask(Request::Sign { object_id: key.object_id.clone(), algorithm, input }).await?;
+        VerifiedSignature::check(key, warrant.message(), &raw, self.config.verify_signatures)
+    }
+
+    /// Signs the head of a tree. Beside the signing lane: a checkpoint keeps no request waiting.
+    pub async fn sign_tree_head(&self, key: &AuditKey, head: &impl TreeHead) -> Result<Signature, Error> {
+        let algorithm = key.public_key.algorithm();
+        let input = algorithm.token_input(head.text()).into_owned();
+        let request = Request::SignTreeHead { object_id: key.object_id.clone(), algorithm, input };
+        let raw: Vec<u8> = self.ask(request).await?;
+        let signature = key.public_key.normalize(&raw).map_err(|_| Error::BadSignature)?;
+        key.public_key.verify(head.text(), &signature).map_err(|_| Error::BadSignature)?;
+        Ok(signature)
     }
 
     /// Generates a key pair and its certificate, reads both back, and proves the key by a signature.
     pub async fn generate(&self, request: GenerateRequest) -> Result<GeneratedKey, Error> {
-        let module = Arc::clone(&self.module);
-        // Generation waits for the token's random source and, in software, for the disk.
-        let deadline = self.deadline.max(Duration::from_secs(30));
-        self.lifecycle.call(deadline, move |session| generate::generate(session, &module, &request)).await
+        self.ask(Request::Generate(request)).await
+    }
+
+    /// The signer's audit keys, the newest first.
+    pub async fn audit_keys(&self, signer: &SignerId) -> Result<Vec<AuditKey>, Error> {
+        self.ask(Request::AuditKeys { prefix: audit_label_prefix(signer) }).await
+    }
+
+    /// Makes a new audit key.
+    pub async fn generate_audit_key(&self, signer: &SignerId) -> Result<AuditKey, Error> {
+        self.ask(Request::GenerateAuditKey { prefix: audit_label_prefix(signer) }).await
     }
 
     /// What the token reports of a private key, checked against the policy for our keys.
     pub async fn key_attributes(&self, object_id: Vec<u8>) -> Result<KeyAttributes, Error> {
-        self.asking.call(self.deadline, move |session| session.key_attributes(&object_id)).await
+        self.ask(Request::KeyAttributes { object_id }).await
     }
 
     /// A PKCS#10 certificate request (RFC 2986) for a key, signed by it.
     pub async fn certificate_request(&self, key: &KeyRef, common_name: String) -> Result<Vec<u8>, Error> {
-        let (public_key, object_id) = (key.public_key.clone(), key.object_id.clone());
-        self.lifecycle
-            .call(self.deadline, move |session| {
-                certificate::request(&common_name, &public_key, |message| {
-                    let algorithm = public_key.algorithm();
-                    let raw = session.sign(&object_id, algorithm, &algorithm.token_input(message))?;
-                    let signature = public_key.normalize(&raw).map_err(|_| Error::BadSignature)?;
-                    public_key.verify(message, &signature).map_err(|_| Error::BadSignature)?;
-                    Ok(signature)
-                })
-            })
-            .await
+        self.ask(Request::Pkcs10 { key: key.clone(), common_name }).await
     }
 
     /// Checks that a PEM chain is for a key, and stores it beside the key.
@@ -212,65 +221,66 @@ impl Token {
             Err(invalid) => return Ok(Err(invalid)),
         };
         let (object_id, label) = (key.object_id.clone(), key.label.clone());
-        self.lifecycle
-            .call(self.deadline, move |session| session.store_chain(&object_id, &label, at, &chain))
-            .await
-            .map(Ok)
+        self.ask(Request::StoreChain { object_id, label, at, chain }).await.map(Ok)
     }
 
     /// Whether attributes that the token reports are those our keys must have.
     pub fn check_attributes(&self, attributes: &KeyAttributes) -> Result<(), String> {
-        attributes.check(self.module.omitted(), self.module.reports_local())
+        attributes.check(&self.config.omit, self.config.reports_local)
     }
 
     /// The certificates stored for a key, its own first.
     pub async fn certificates(&self, object_id: Vec<u8>) -> Result<Vec<Vec<u8>>, Error> {
-        self.asking.call(self.deadline, move |session| session.certificates(&object_id)).await
+        self.ask(Request::Certificates { object_id }).await
     }
 
     /// Key objects on the token whose label begins with `prefix`.
     pub async fn key_objects(&self, prefix: String) -> Result<Vec<KeyObject>, Error> {
-        self.asking.call(self.deadline, move |session| session.key_objects(&prefix)).await
+        self.ask(Request::KeyObjects { prefix }).await
     }
 
     /// Destroys a private key object; true when it was still there.
     pub async fn destroy_private_key(&self, object_id: Vec<u8>) -> Result<bool, Error> {
-        self.lifecycle.call(self.deadline, move |session| session.destroy_private_key(&object_id)).await
+        self.ask(Request::DestroyPrivateKey { object_id }).await
     }
 
     /// Destroys what an unfinished generation left under this id, if its label begins with `prefix`.
     pub async fn destroy_leftovers(&self, object_id: Vec<u8>, prefix: String) -> Result<(), Error> {
-        self.lifecycle.call(self.deadline, move |session| session.destroy_leftovers(&object_id, &prefix)).await
+        self.ask(Request::DestroyLeftovers { object_id, prefix }).await
     }
 
     /// A random CKA_ID that no object on the token has.
     pub async fn unused_object_id(&self) -> Result<Vec<u8>, Error> {
-        self.lifecycle.call(self.deadline, |session| session.exclusively(generate::unused_id)).await
+        self.ask(Request::UnusedObjectId).await
     }
 
     /// Destroys one data object of ours.
     pub(crate) async fn destroy_data_object(&self, label: String) -> Result<(), Error> {
-        self.ledger.call(self.deadline, move |session| session.destroy_data_object(&label)).await
+        self.ask(Request::DestroyDataObject { label }).await
     }
 
     /// Every data object of ours.
     pub(crate) async fn data_objects(&self) -> Result<Vec<StoredRecord>, Error> {
-        let deadline = self.deadline.max(Duration::from_secs(10));
-        self.reading.call(deadline, session::TokenSession::data_objects).await
+        self.ask(Request::DataObjects).await
     }
 
     /// Stores one data object of ours.
     pub(crate) async fn create_data_object(&self, record: StoredRecord) -> Result<(), Error> {
-        let modifiable = self.module.omits(OptionalAttribute::Modifiable);
-        // A record whose fate is unknown is worse than a slow one.
-        let deadline = self.deadline.max(Duration::from_secs(30));
-        self.ledger.call(deadline, move |session| session.create_data_object(&record, modifiable)).await
+        self.ask(Request::CreateDataObject(record)).await
     }
 
     /// Whether the token answers: C_GetTokenInfo, which notices a token that has gone while
     /// C_FindObjects still says "nothing found".
     pub async fn ping(&self) -> Result<(), Error> {
-        self.asking.call(self.deadline, session::TokenSession::check_presence).await
+        self.ask(Request::Ping).await
+    }
+
+    async fn ask<T: TryFrom<Answer, Error = Error>>(&self, request: Request) -> Result<T, Error> {
+        let answer = match &self.way {
+            Way::Here(local) => local.perform(request).await,
+            Way::InAProcessOfItsOwn(remote) => remote.perform(request).await,
+        };
+        answer?.try_into()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,19 +18,19 @@ use cryptoki::{
     slot::{Slot, TokenInfo},
 };
 use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockReadGuard};
-use secrecy::SecretString;
 
 use super::{
     Config, Error, OptionalAttribute, PinProblem, TokenUri, capacity,
     error::{Remedy, remedy},
     hung::Hung,
     mechanism,
+    pin::{GivesPin, RefusedPin},
     recovery::Recovery,
 };
 use crate::key::Algorithm;
 
 /// What names the token that is in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TokenIdentity {
     pub label: String,
     pub serial: String,
@@ -59,6 +59,7 @@ impl TokenIdentity {
 pub(super) struct Module {
     context: Pkcs11,
     config: Config,
+    pins: Arc<dyn GivesPin>,
     identity: TokenIdentity,
     algorithms: Vec<Algorithm>,
     /// Read by whoever calls the module; written while it is finalized and initialized again, which
@@ -106,14 +107,15 @@ const HOLD_UP: Duration = Duration::from_millis(500);
 
 impl Module {
     /// Loads, initializes, finds the token, looks at its PIN flags, logs in exactly once.
-    pub fn open(config: &Config, pin: &SecretString) -> Result<Self, Error> {
+    pub fn open(config: &Config, pins: Arc<dyn GivesPin>) -> Result<Self, Error> {
         let context = load(&config.module)?;
-        let connected = connect(&context, &config.uri, pin)
+        let connected = connect(&context, &config.uri, &*pins)
             .and_then(|(connection, identity)| Ok((offered_by(config, &context, &connection)?, connection, identity)));
         match connected {
             Ok((algorithms, connection, identity)) => Ok(Self {
                 context,
                 config: config.clone(),
+                pins,
                 identity,
                 algorithms,
                 connection: RwLock::new(Some(connection)),
@@ -168,7 +170,7 @@ impl Module {
             if self.hung.is_one() {
                 self.hung.too_much("a call that hangs keeps the module from being initialized again");
             }
-            return Err(Error::Lost("a call in progress keeps the module from being initialized again"));
+            return Err(Error::lost("a call in progress keeps the module from being initialized again"));
         };
         for holder in self.holders.lock().iter().filter_map(Weak::upgrade) {
             holder.let_go();
@@ -194,9 +196,7 @@ impl Module {
         // It fails when the module was not initialized: then there is nothing to finalize.
         let _ = self.context.clone().finalize();
         initialize(&self.context, &self.config.module)?;
-        let source = self.config.pin_source().map_err(Error::PinSource)?;
-        let pin = source.read().map_err(|error| Error::PinSource(error.to_string()))?;
-        let (connection, present) = connect(&self.context, &self.config.uri, &pin)?;
+        let (connection, present) = connect(&self.context, &self.config.uri, &*self.pins)?;
         if present != self.identity {
             return Err(Error::NoToken { uri: self.identity.uri(), present: present.uri().to_string() });
         }
@@ -248,7 +248,7 @@ impl Module {
         if seen {
             self.has_objects.store(true, Ordering::Relaxed);
         } else if self.has_objects.load(Ordering::Relaxed) {
-            return Err(Error::Lost("the token shows none of its objects any more"));
+            return Err(Error::lost("the token shows none of its objects any more"));
         }
         Ok(())
     }
@@ -300,7 +300,7 @@ impl Module {
 }
 
 /// There is no connection now.
-const LOST: Error = Error::Lost("the token is away; it is being looked for");
+const LOST: Error = Error::lost("the token is away; it is being looked for");
 
 /// Loads and initializes a module.
 pub(super) fn load(path: &Path) -> Result<Pkcs11, Error> {
@@ -316,18 +316,26 @@ fn initialize(context: &Pkcs11, path: &Path) -> Result<(), Error> {
         .map_err(|source| Error::Initialize { path: path.to_owned(), source: source.into() })
 }
 
-/// Finds the token and logs in, exactly once.
-fn connect(context: &Pkcs11, uri: &TokenUri, pin: &SecretString) -> Result<(Connection, TokenIdentity), Error> {
+/// Finds the token and logs in, exactly once. The PIN is asked for when the token is there, and not
+/// kept.
+fn connect(context: &Pkcs11, uri: &TokenUri, pins: &dyn GivesPin) -> Result<(Connection, TokenIdentity), Error> {
     let (slot, info) = find_token(context, uri)?;
     refuse_risky_pin(&info)?;
+    let identity = TokenIdentity::of(&info);
+    let pin = pins.pin(&identity)?;
     let anchor = context.open_rw_session(slot)?;
-    match anchor.login(UserType::User, Some(pin)) {
+    match anchor.login(UserType::User, Some(&pin)) {
         Ok(()) => {}
         // Believed only when the session says so too: without a login every key of ours would be missing.
         Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_logged_in(&anchor) => {}
         Err(CryptokiError::Pkcs11(code, function)) => {
             return Err(match remedy(code) {
-                Remedy::Pin(problem) => Error::Pin(problem),
+                Remedy::Pin(problem) => {
+                    if problem == PinProblem::Incorrect {
+                        pins.refused(RefusedPin::of(&identity, &pin));
+                    }
+                    Error::Pin(problem)
+                }
                 Remedy::FreshSession | Remedy::Reopen | Remedy::Later | Remedy::Configuration | Remedy::Refusal => {
                     Error::Login(CryptokiError::Pkcs11(code, function).into())
                 }
@@ -336,7 +344,7 @@ fn connect(context: &Pkcs11, uri: &TokenUri, pin: &SecretString) -> Result<(Conn
         Err(other) => return Err(Error::Login(other.into())),
     }
     let most_sessions = capacity::most_sessions(&info);
-    Ok((Connection { slot, most_sessions, anchor: Mutex::new(anchor) }, TokenIdentity::of(&info)))
+    Ok((Connection { slot, most_sessions, anchor: Mutex::new(anchor) }, identity))
 }
 
 /// Whether a session is open, with the user logged in.

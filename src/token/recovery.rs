@@ -33,10 +33,10 @@ impl Recovery {
             return Err(Error::Pin(problem));
         }
         if self.ended {
-            return Err(Error::Lost("the module was finalized"));
+            return Err(Error::lost("the module was finalized"));
         }
         if self.not_before.is_some_and(|time| now < time) {
-            return Err(Error::Lost("the token is away; it is looked for again in a moment"));
+            return Err(Error::lost("the token is away; it is looked for again in a moment"));
         }
         Ok(())
     }
@@ -67,6 +67,17 @@ impl Recovery {
             Some(_) | None => grown(self.failures).min(LONGEST),
         };
         self.not_before = Some(now + jittered(pause));
+    }
+
+    /// How long to wait before the next try; `None` when there is to be none.
+    pub fn pause(&self, now: Instant) -> Option<Duration> {
+        let never = self.ended || self.pin.is_some();
+        (!never).then(|| self.not_before.map_or(Duration::ZERO, |time| time.saturating_duration_since(now)))
+    }
+
+    /// What the token said of the PIN, if it refused it.
+    pub fn refused_pin(&self) -> Option<PinProblem> {
+        self.pin
     }
 
     /// No more tries: the process ends.
@@ -107,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_token_that_is_away_is_looked_for_every_second() {
-        let away = |recovery: &mut Recovery, now| recovery.failed(now, Some(&Error::Lost("away")));
+        let away = |recovery: &mut Recovery, now| recovery.failed(now, Some(&Error::lost("away")));
         assert!((58..90).contains(&tries(60, away)), "{}", tries(60, away));
     }
 

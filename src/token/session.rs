@@ -353,7 +353,7 @@ impl Live {
 /// destroyed, until it is initialized again: what is read through such a handle is the wrong object.
 fn one_handle_each(found: &[ObjectHandle]) -> Result<(), Error> {
     let repeated = found.iter().enumerate().any(|(at, handle)| found[..at].contains(handle));
-    if repeated { Err(Error::Lost("the module gives two objects the same handle")) } else { Ok(()) }
+    if repeated { Err(Error::lost("the module gives two objects the same handle")) } else { Ok(()) }
 }
 
 /// What the token reports of one private key object.

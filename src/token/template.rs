@@ -146,7 +146,7 @@ fn date(time: Timestamp) -> Date {
 }
 
 /// What the token reports of a private key. `None` where it does not know the attribute.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct KeyAttributes {
     pub local: Option<bool>,
     pub sensitive: Option<bool>,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The path attributes that name a token. Those that are absent match anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,6 +132,12 @@ impl fmt::Display for TokenUri {
             }
         }
         Ok(())
+    }
+}
+
+impl Serialize for TokenUri {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

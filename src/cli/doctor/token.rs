@@ -1,12 +1,10 @@
 //! The module, the token, the PIN and what the token offers.
 
-use secrecy::SecretString;
-
 use super::finding::Finding;
 use crate::{
     config::Config,
     key::Algorithm,
-    token::{self, Error, PinSource, Seen, Token, explain},
+    token::{self, Error, PinDesk, PinSource, Seen, Token, explain},
 };
 
 /// `runs`: an appliance is, or may be, logged in to this token already.
@@ -25,7 +23,7 @@ pub(super) fn look(config: &Config, runs: bool) -> Vec<Finding> {
         Err(error) => findings.push(failed("token", &error)),
         Ok(seen) => {
             findings.push(identity(&seen));
-            findings.extend(offers(config, &seen, pin.as_ref().filter(|_| !runs), runs));
+            findings.extend(offers(config, &seen, pin.filter(|_| !runs), runs));
             findings.push(sessions(config.token.workers, &seen));
             findings.push(room(&seen));
         }
@@ -33,7 +31,7 @@ pub(super) fn look(config: &Config, runs: bool) -> Vec<Finding> {
     findings
 }
 
-fn pin_source(config: &Config) -> (Finding, Option<SecretString>) {
+fn pin_source(config: &Config) -> (Finding, Option<PinDesk>) {
     let source = match config.token.pin_source() {
         Ok(source) => source,
         Err(error) => return (Finding::fail("pin-source", error, "name one of them"), None),
@@ -43,8 +41,9 @@ fn pin_source(config: &Config) -> (Finding, Option<SecretString>) {
         PinSource::File(path) => path.display().to_string(),
         PinSource::Credential(_) => "a systemd credential".into(),
     };
-    match source.read() {
-        Ok(pin) => (Finding::ok("pin-source", format!("{named}: readable, and by nobody else")), Some(pin)),
+    let desk = PinDesk::new(source, &config.state.directory);
+    match desk.look() {
+        Ok(()) => (Finding::ok("pin-source", format!("{named}: readable, and by nobody else")), Some(desk)),
         Err(error) => {
             let remedy =
                 "one line, the PIN, in a file of the service's user with mode 0400; or LoadCredential= in the unit";
@@ -65,7 +64,7 @@ fn identity(seen: &Seen) -> Finding {
 
 /// The PIN, and which algorithms there are. Whether a PIN is right only a try shows, and a wrong try
 /// counts: so none is made where one failed before, or where an appliance has shown it already.
-fn offers(config: &Config, seen: &Seen, pin: Option<&SecretString>, runs: bool) -> Vec<Finding> {
+fn offers(config: &Config, seen: &Seen, pin: Option<PinDesk>, runs: bool) -> Vec<Finding> {
     let listed = |note: &str| mechanisms(config, &seen.algorithms, note);
     if let Some(problem) = seen.pin_problem {
         let pin = Finding::fail("pin", format!("{problem}; not tried"), explain::pin(problem));
@@ -83,7 +82,10 @@ fn offers(config: &Config, seen: &Seen, pin: Option<&SecretString>, runs: bool) 
     let Some(pin) = pin else {
         return vec![Finding::warn("pin", "not tried: it cannot be read", "see pin-source"), listed("by its list")];
     };
-    match Token::open(&config.token, pin) {
+    // In this process, which ends with the answer.
+    let mut here = config.token.clone();
+    here.isolation = false;
+    match Token::open(&here, pin) {
         Ok(token) => {
             vec![Finding::ok("pin", "accepted"), mechanisms(config, token.algorithms(), "tried out")]
         }
@@ -148,6 +150,7 @@ fn failed(check: &'static str, error: &Error) -> Finding {
         | Error::KeyPolicy(_)
         | Error::Busy
         | Error::Deadline(_)
+        | Error::Unanswered
         | Error::BadSignature
         | Error::Lost(_)
         | Error::PinSource(_)

@@ -1,0 +1,152 @@
+//! The calls of one process that holds the module: sent, many to a system call, and answered in any
+//! order.
+
+use std::{
+    collections::HashMap,
+    os::unix::net::UnixStream,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::{io::Errno, net::SendFlags};
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use super::{
+    super::{
+        Error,
+        verb::{Answer, Request},
+    },
+    wire::{ToChild, put},
+};
+
+/// The way to one process.
+pub(super) struct Line {
+    socket: UnixStream,
+    outbox: Mutex<Outbox>,
+    /// `None` once the process has ended.
+    calls: Mutex<Option<HashMap<u64, Caller>>>,
+    last: AtomicU64,
+    /// No more calls at once: a process that is stopped shall not fill our memory.
+    limit: usize,
+}
+
+type Caller = oneshot::Sender<Result<Answer, Error>>;
+
+#[derive(Default)]
+struct Outbox {
+    waiting: Vec<u8>,
+    /// Somebody is sending, and takes along whatever is put here meanwhile.
+    taken: bool,
+}
+
+/// Why there is no answer.
+pub(super) enum NoAnswer {
+    /// The process had ended before: it knows nothing of the call.
+    NeverAsked,
+    /// The process ended before it answered.
+    Unanswered,
+}
+
+impl Line {
+    pub fn new(socket: UnixStream, limit: usize) -> Self {
+        let calls = Mutex::new(Some(HashMap::new()));
+        Self { socket, outbox: Mutex::default(), calls, last: AtomicU64::new(0), limit }
+    }
+
+    /// Makes a call, and waits for its answer as long as there may be one.
+    pub async fn ask(&self, request: Request) -> Result<Result<Answer, Error>, NoAnswer> {
+        let (caller, answer) = oneshot::channel();
+        let id = self.last.fetch_add(1, Ordering::Relaxed);
+        match &mut *self.calls.lock() {
+            None => return Err(NoAnswer::NeverAsked),
+            Some(calls) if calls.len() >= self.limit => return Ok(Err(Error::Busy)),
+            Some(calls) => drop(calls.insert(id, caller)),
+        }
+        let _forgotten_when_dropped = Forgotten { line: self, id };
+        self.send(&ToChild::Ask { id, request });
+        answer.await.map_err(|_| NoAnswer::Unanswered)
+    }
+
+    /// Hands an answer to whoever waits for it, if anybody does.
+    pub fn answer(&self, id: u64, answer: Result<Answer, Error>) {
+        let caller = self.calls.lock().as_mut().and_then(|calls| calls.remove(&id));
+        if let Some(caller) = caller {
+            // It may have given up just now.
+            let _ = caller.send(answer);
+        }
+    }
+
+    /// The process has ended: whoever waits has no answer, and nobody can ask any more.
+    pub fn hang_up(&self) {
+        drop(self.calls.lock().take());
+    }
+
+    pub fn send(&self, message: &ToChild) {
+        let mut outbox = self.outbox.lock();
+        put(message, &mut outbox.waiting);
+        self.send_waiting(outbox);
+    }
+
+    /// Sends what a full socket has left behind.
+    pub fn catch_up(&self) {
+        self.send_waiting(self.outbox.lock());
+    }
+
+    /// Sends what is not to stay in memory. Only while the process waits for it, so that the socket has
+    /// room.
+    pub fn send_secret(&self, message: &ToChild) {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
+        put(message, &mut bytes);
+        self.catch_up();
+        let outbox = self.outbox.lock();
+        if outbox.taken || !outbox.waiting.is_empty() || self.push(&bytes) != bytes.len() {
+            // In the middle of a frame, or of none: the process will ask again, or be killed.
+            tracing::warn!("the process that holds the token takes nothing");
+        }
+    }
+
+    fn send_waiting(&self, mut outbox: MutexGuard<'_, Outbox>) {
+        while !outbox.taken && !outbox.waiting.is_empty() {
+            outbox.taken = true;
+            let mut bytes = std::mem::take(&mut outbox.waiting);
+            let sent = MutexGuard::unlocked(&mut outbox, || self.push(&bytes));
+            outbox.taken = false;
+            if sent < bytes.len() {
+                // The socket is full: the rest goes before what came meanwhile, when there is room.
+                bytes.drain(..sent);
+                bytes.append(&mut outbox.waiting);
+                outbox.waiting = bytes;
+                return;
+            }
+        }
+    }
+
+    /// Sends without waiting; how much of it.
+    fn push(&self, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match rustix::net::send(&self.socket, &bytes[sent..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => sent += count,
+                Err(Errno::INTR) => {}
+                // To nobody any more: that is noticed where answers are awaited.
+                Err(_) => return sent,
+            }
+        }
+        sent
+    }
+}
+
+/// A call whose caller has gone.
+struct Forgotten<'a> {
+    line: &'a Line,
+    id: u64,
+}
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        if let Some(calls) = &mut *self.line.calls.lock() {
+            calls.remove(&self.id);
+        }
+    }
+}

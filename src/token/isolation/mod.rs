@@ -1,0 +1,37 @@
+//! The PKCS#11 module in a process of its own.
+//!
+//! A call into a module cannot be cancelled, and C_Finalize waits for it or crashes; a module that
+//! crashes takes its process with it. So `serve` loads none: it starts this same program once more
+//! (executed, not forked) and asks it over a socket pair. That process holds the module, its sessions and
+//! its login, and runs what `serve` would run itself without isolation: lanes, recovery, the decision for
+//! each CKR code. When it hangs or crashes it is killed, and another takes its place.
+//!
+//! | | |
+//! |---|---|
+//! | [`wire`] | the frames |
+//! | [`line`] | the calls of one process, answered and not |
+//! | [`keeper`] | starts it, watches it, starts the next |
+//! | [`child`] | that process itself |
+//! | [`sandbox`] | what it gives up first |
+//!
+//! **What it costs** a signature: a frame each way and the threads that wake for it. Under load one system
+//! call carries many frames. `BENCH_ISOLATION=1 cargo bench --bench throughput` measures it against the module
+//! in the appliance. It is the default for its safety: nothing else bounds a call that hangs.
+//!
+//! **The PIN** is read by the appliance, when the process has found the token and asks for it, goes over
+//! the socket, and is wiped on both sides. A process that was killed never counts as a refused PIN; one
+//! that was refused is remembered by the appliance ([`super::pin`]).
+//!
+//! **Calls in progress** when the process ends: what changes nothing is asked once more of the next one,
+//! within its deadline (a signature nobody has seen may be made again); what may have changed something is
+//! [`Error::Unanswered`](super::Error::Unanswered), like a deadline that has passed.
+
+pub mod child;
+mod keeper;
+mod line;
+mod process;
+mod remote;
+mod sandbox;
+mod wire;
+
+pub(super) use remote::Remote;
