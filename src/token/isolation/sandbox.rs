@@ -1,7 +1,7 @@
 //! What the process that holds the module gives up before it loads it. Core dumps and being looked into
-//! by its own user went first, as in every process of this program ([`crate::secret`]); descriptors other
-//! than the standard ones were never passed on (all are opened with O_CLOEXEC), and of the environment
-//! only what the configuration names.
+//! by its own user went first, as in every process of this program ([`crate::secret`]); the appliance's own
+//! descriptors were never passed on (all are opened with O_CLOEXEC; what was left open by whoever started
+//! the appliance is), and of the environment only what the configuration names.
 
 use std::{
     fs::File,
