@@ -34,7 +34,7 @@ lint:
 # sources give the same package.
 CARGO_DEB = 3.8.0
 deb:
-	@cargo deb --version 2>/dev/null | grep -qxF $(CARGO_DEB) || cargo install --locked --quiet cargo-deb@$(CARGO_DEB)
+	@cargo deb --version 2>/dev/null | grep -qwF $(CARGO_DEB) || cargo install --locked --quiet cargo-deb@$(CARGO_DEB)
 	@cargo run --locked --quiet --example documents -- target/documents
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 1) cargo deb --locked $(DEB_FLAGS)
 

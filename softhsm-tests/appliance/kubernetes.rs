@@ -17,8 +17,8 @@ fn configuration() -> Config {
 
 /// What stands after a key, wherever it stands.
 fn values(key: &str) -> BTreeSet<&str> {
-    let written = format!("{key}: ");
-    let found = MANIFESTS.match_indices(&written).map(|(at, _)| &MANIFESTS[at + written.len()..]);
+    let after = format!("{key}: ");
+    let found = MANIFESTS.split(after.as_str()).skip(1);
     found.map(|rest| rest.split([',', ' ', '\n', '}']).next().unwrap()).collect()
 }
 
