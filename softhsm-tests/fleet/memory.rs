@@ -27,7 +27,8 @@ fn copy(from: &Path, to: &Path) {
 /// What a start says that refuses.
 fn refused(token: &SoftHsm, config: &Path) -> String {
     let (status, refusal) = Appliance::serve(token, config).err().unwrap();
-    assert_eq!(status.code(), Some(69), "{refusal}");
+    // 78 where only an operator can decide: a trail that was rolled back.
+    assert!(matches!(status.code(), Some(69 | 78)), "{status}: {refusal}");
     refusal
 }
 

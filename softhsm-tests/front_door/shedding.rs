@@ -104,7 +104,8 @@ fn a_token_that_stands_still_keeps_nobody_waiting_longer_than_the_queue_is_long(
     let pipe = site.path("spied");
     tool::run("mkfifo", &[pipe.to_str().unwrap()], &[]);
     site.edit_config(MODULE, Spy::module());
-    site.edit_config("[token]", "[token]\nworkers = 1\nqueue = 4");
+    let environment = "[\"SOFTHSM2_CONF\", \"PKCS11SPY\", \"PKCS11SPY_OUTPUT\"]";
+    site.edit_config("[token]", &format!("[token]\nworkers = 1\nqueue = 4\nenvironment = {environment}"));
     // The lease outlasts the standstill: it is the queue that is looked at here.
     site.edit_config("[http]", "[fleet]\nsingle = true\nlease = \"10s\"\n[http]");
     let site = site.with_environment("PKCS11SPY", Path::new(MODULE)).with_environment("PKCS11SPY_OUTPUT", &pipe);

@@ -347,6 +347,18 @@ async fn found(index: &Index, filter: Filter, newest_first: bool) -> Vec<u64> {
 }
 
 #[tokio::test]
+async fn a_search_before_the_first_or_after_the_last_record_finds_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open_with(&config(directory.path())).unwrap();
+    opened.audit.record(keyed(EventType::KeyAccessed, "veid-signer:1", 1)).await.unwrap();
+    opened.index.caught_up().await.unwrap();
+    for (cursor, newest_first) in [(0, true), (1, true), (1, false), (u64::MAX, false)] {
+        let query = Query { filter: Filter::default(), limit: 7, newest_first, cursor: Some(cursor) };
+        assert!(opened.index.search(&query).unwrap().records.is_empty(), "{cursor} {newest_first}");
+    }
+}
+
+#[tokio::test]
 async fn a_search_finds_what_a_reading_of_all_records_finds() {
     let directory = tempfile::tempdir().unwrap();
     let opened = open_with(&Config { rotate_bytes: 4096, ..config(directory.path()) }).unwrap();

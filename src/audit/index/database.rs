@@ -256,8 +256,8 @@ impl<'a> Search<'a> {
             query,
             since: query.filter.since.map_or(i64::MIN, Timestamp::unix_milliseconds),
             until: query.filter.until.map_or(i64::MAX, Timestamp::unix_milliseconds),
-            first: retired.max(after) + 1,
-            last: before - 1,
+            first: retired.max(after).saturating_add(1),
+            last: before.saturating_sub(1),
             wanted: query.filter.texts().into_iter().map(|(field, text)| (field, hash(text))).collect(),
             holding: connection
                 .prepare_cached("SELECT records FROM holdings WHERE block = ?1 AND field = ?2 AND text = ?3")?,
