@@ -43,6 +43,8 @@ struct Outbox {
     waiting: Vec<u8>,
     /// Somebody is sending, and takes along whatever is put here meanwhile.
     taken: bool,
+    /// A secret goes first.
+    held_up: bool,
 }
 
 /// Why there is no answer.
@@ -98,18 +100,19 @@ impl Line {
         self.send_waiting(self.outbox.lock());
     }
 
-    /// Sends what is not to stay in memory: past the outbox, when whoever is sending has done so.
+    /// Sends what is not to stay in memory: past the outbox, which waits for it.
     pub fn send_secret(&self, message: &ToChild) {
         let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
         put(message, &mut bytes);
-        let latest = Instant::now() + SECRET_TIME;
-        let mut sent = 0;
+        let (latest, mut sent) = (Instant::now() + SECRET_TIME, 0);
+        self.outbox.lock().held_up = true;
         while sent < bytes.len() && Instant::now() < latest {
-            self.catch_up();
-            let outbox = self.outbox.lock();
-            if !outbox.taken && outbox.waiting.is_empty() {
-                // Nobody gets in between: the lock is held until all of it is on its way.
-                while sent < bytes.len() && Instant::now() < latest {
+            let mut outbox = self.outbox.lock();
+            if !outbox.taken {
+                // It may begin in the middle of a frame: the secret comes after it.
+                let gone = self.push(&outbox.waiting);
+                outbox.waiting.drain(..gone);
+                if outbox.waiting.is_empty() {
                     sent += self.push(&bytes[sent..]);
                 }
             }
@@ -120,10 +123,14 @@ impl Line {
             // It reads nothing, so it is silent, and will be killed.
             tracing::warn!("the process that holds the token takes nothing");
         }
+        if sent == 0 || sent == bytes.len() {
+            self.outbox.lock().held_up = false;
+            self.catch_up();
+        }
     }
 
     fn send_waiting(&self, mut outbox: MutexGuard<'_, Outbox>) {
-        while !outbox.taken && !outbox.waiting.is_empty() {
+        while !outbox.taken && !outbox.held_up && !outbox.waiting.is_empty() {
             outbox.taken = true;
             let mut bytes = std::mem::take(&mut outbox.waiting);
             let sent = MutexGuard::unlocked(&mut outbox, || self.push(&bytes));
@@ -169,7 +176,7 @@ impl Drop for Forgotten<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, sync::atomic::AtomicBool};
+    use std::io::Read;
 
     use secrecy::SecretString;
 
@@ -180,37 +187,35 @@ mod tests {
 
     #[test]
     fn a_secret_arrives_whole_whatever_others_send_meanwhile() {
-        const SECRETS: usize = 300;
+        const SECRETS: usize = 50;
+        const BEATS: usize = 3 * 2000;
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (line, stop) = (Line::new(ours, 1), AtomicBool::new(false));
+        let line = Line::new(ours, 1);
         let arrived = thread::scope(|scope| {
             for _ in 0..3 {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        line.send(&ToChild::Beat);
-                    }
-                });
+                scope.spawn(|| (0..BEATS / 3).for_each(|_| line.send(&ToChild::Beat)));
             }
             scope.spawn(|| {
                 for _ in 0..SECRETS {
                     line.send_secret(&ToChild::Pin(Ok(Pin(SecretString::from("4917-8253".to_owned())))));
                 }
-                stop.store(true, Ordering::Relaxed);
-                line.catch_up();
-                line.socket.shutdown(std::net::Shutdown::Write).unwrap();
             });
-            let (mut inbox, mut arrived) = (Inbox::new(), 0);
-            loop {
+            let (mut inbox, mut arrived) = (Inbox::new(), (0, 0));
+            while arrived != (BEATS, SECRETS) {
+                // What a full socket has left behind is sent when somebody looks.
+                line.catch_up();
                 let count = theirs.read(inbox.room()).unwrap();
                 inbox.received(count);
                 while let Some(message) = inbox.next::<ToChild>().unwrap() {
-                    arrived += usize::from(matches!(message, ToChild::Pin(Ok(_))));
-                }
-                if count == 0 {
-                    return arrived;
+                    match message {
+                        ToChild::Beat => arrived.0 += 1,
+                        ToChild::Pin(Ok(_)) => arrived.1 += 1,
+                        other => panic!("{other:?}"),
+                    }
                 }
             }
+            arrived
         });
-        assert_eq!(arrived, SECRETS);
+        assert_eq!(arrived, (BEATS, SECRETS));
     }
 }
