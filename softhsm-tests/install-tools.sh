@@ -36,7 +36,7 @@ schemathesis() {
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet 'schemathesis==4.32.5'
 }
-# Kryoptic, from crates.io: it is loaded by tests, and no part of the product.
+# Kryoptic, from the package registry: it is loaded by tests, and no part of the product.
 kryoptic() {
   local place version=1.5.4
   place="$(dirname "$0")/../target/kryoptic"
