@@ -5,6 +5,8 @@ use std::{
     collections::HashMap,
     os::unix::net::UnixStream,
     sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -19,6 +21,9 @@ use super::{
     },
     wire::{ToChild, put},
 };
+
+/// How long a process that waits for a secret may take to make room for it.
+const SECRET_TIME: Duration = Duration::from_secs(1);
 
 /// The way to one process.
 pub(super) struct Line {
@@ -93,15 +98,26 @@ impl Line {
         self.send_waiting(self.outbox.lock());
     }
 
-    /// Sends what is not to stay in memory. Only while the process waits for it, so that the socket has
-    /// room.
+    /// Sends what is not to stay in memory: past the outbox, when whoever is sending has done so.
     pub fn send_secret(&self, message: &ToChild) {
         let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
         put(message, &mut bytes);
-        self.catch_up();
-        let outbox = self.outbox.lock();
-        if outbox.taken || !outbox.waiting.is_empty() || self.push(&bytes) != bytes.len() {
-            // In the middle of a frame, or of none: the process will ask again, or be killed.
+        let latest = Instant::now() + SECRET_TIME;
+        let mut sent = 0;
+        while sent < bytes.len() && Instant::now() < latest {
+            self.catch_up();
+            let outbox = self.outbox.lock();
+            if !outbox.taken && outbox.waiting.is_empty() {
+                // Nobody gets in between: the lock is held until all of it is on its way.
+                while sent < bytes.len() && Instant::now() < latest {
+                    sent += self.push(&bytes[sent..]);
+                }
+            }
+            drop(outbox);
+            thread::yield_now();
+        }
+        if sent < bytes.len() {
+            // It reads nothing, so it is silent, and will be killed.
             tracing::warn!("the process that holds the token takes nothing");
         }
     }
@@ -148,5 +164,55 @@ impl Drop for Forgotten<'_> {
         if let Some(calls) = &mut *self.line.calls.lock() {
             calls.remove(&self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, sync::atomic::AtomicBool};
+
+    use secrecy::SecretString;
+
+    use super::{
+        super::wire::{Inbox, Pin},
+        *,
+    };
+
+    #[test]
+    fn a_secret_arrives_whole_whatever_others_send_meanwhile() {
+        const SECRETS: usize = 200;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (line, stop) = (Line::new(ours, 1), AtomicBool::new(false));
+        let arrived = thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        line.send(&ToChild::Beat);
+                        // Faster than any caller, and not so fast that the socket is always full.
+                        thread::sleep(Duration::from_micros(20));
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..SECRETS {
+                    line.send_secret(&ToChild::Pin(Ok(Pin(SecretString::from("4917-8253".to_owned())))));
+                }
+                stop.store(true, Ordering::Relaxed);
+                line.catch_up();
+                line.socket.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let (mut inbox, mut arrived) = (Inbox::new(), 0);
+            loop {
+                let count = theirs.read(inbox.room()).unwrap();
+                inbox.received(count);
+                while let Some(message) = inbox.next::<ToChild>().unwrap() {
+                    arrived += usize::from(matches!(message, ToChild::Pin(Ok(_))));
+                }
+                if count == 0 {
+                    return arrived;
+                }
+            }
+        });
+        assert_eq!(arrived, SECRETS);
     }
 }
