@@ -1,6 +1,7 @@
 //! The appliance put together: build → addresses → run until stopped.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -317,25 +318,10 @@ impl App {
             once,
         };
         service.publish_maintenance();
-        let prepared = async {
-            if accepted {
-                service.take_over_ledger(&revoked_before).await?;
-            } else {
-                service.keyring.end_acceptance();
-            }
-            if first_key_wanted {
-                let id = service.make_first_key(&Actor::program(asker.name())).await?;
-                tracing::info!(key_id = %id, "the first key is active");
-            }
-            service.choose_audit_key(may_make, &Actor::program(asker.name())).await?;
-            if accepted_trail {
-                service.accept_trail().await?;
-            }
-            Ok::<_, service::Error>(())
-        };
-        let prepared = prepared.await;
+        let beginning = Beginning { accepted, revoked_before, first_key_wanted, may_make, accepted_trail };
+        let begun = beginning.carry_out(&service, &Actor::program(asker.name())).await;
         service.fleet.given_back().await;
-        prepared?;
+        begun?;
         Ok(Self { service: Arc::new(service), authn, _state: state })
     }
 
@@ -392,6 +378,35 @@ impl App {
         let service = &self.service;
         let event = Event::of_service(kind, action, "verification-signer", service.clock.now());
         service.audit.record(event).await.map_err(service::Error::from)?;
+        Ok(())
+    }
+}
+
+/// What is done before anything is served.
+struct Beginning {
+    /// A ledger that does not continue what was seen is taken over.
+    accepted: bool,
+    revoked_before: BTreeSet<String>,
+    first_key_wanted: bool,
+    may_make: bool,
+    accepted_trail: bool,
+}
+
+impl Beginning {
+    async fn carry_out(self, service: &Service, actor: &Actor) -> Result<(), service::Error> {
+        if self.accepted {
+            service.take_over_ledger(&self.revoked_before).await?;
+        } else {
+            service.keyring.end_acceptance();
+        }
+        if self.first_key_wanted {
+            let id = service.make_first_key(actor).await?;
+            tracing::info!(key_id = %id, "the first key is active");
+        }
+        service.choose_audit_key(self.may_make, actor).await?;
+        if self.accepted_trail {
+            service.accept_trail().await?;
+        }
         Ok(())
     }
 }
