@@ -34,7 +34,7 @@ pub fn verifies(directory: &Path) -> String {
         let found = said.text.split(before).nth(1).and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
         found.unwrap_or_else(|| panic!("no number after {before:?} in {}", said.text))
     };
-    assert_eq!(number("covers ") + number("record(s), "), number("records     "), "{}", said.text);
+    assert_eq!(number("covers ") + number("record(s), "), number("\nrecords "), "{}", said.text);
     said.text
 }
 
