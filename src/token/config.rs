@@ -62,9 +62,18 @@ pub struct Config {
 
 /// What the modules of the profiles read.
 fn default_environment() -> Vec<String> {
-    ["SOFTHSM2_CONF", "KRYOPTIC_CONF", "TPM2_PKCS11_STORE", "TPM2_PKCS11_TCTI", "P11_KIT_SERVER_ADDRESS"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "SOFTHSM2_CONF",
+        "KRYOPTIC_CONF",
+        "TPM2_PKCS11_STORE",
+        "TPM2_PKCS11_TCTI",
+        // The way to a TPM's resource manager.
+        "DBUS_SYSTEM_BUS_ADDRESS",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "P11_KIT_SERVER_ADDRESS",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 fn default_workers() -> usize {
