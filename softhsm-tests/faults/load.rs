@@ -18,6 +18,7 @@ use crate::{
         appliance::{Appliance, attestation_request},
         client::Client,
         eventually,
+        faults::Faults,
         site::Site,
         softhsm::{MODULE, SoftHsm},
         tool,
@@ -78,16 +79,19 @@ fn bear(appliance: &Appliance, fault: impl Fn()) {
     assert_eq!(appliance.states(), ["active"]);
 }
 
+/// The module closes every session once, and the login goes with them.
+fn close_sessions(faults: &Faults) {
+    let made = faults.calls("C_SignInit");
+    faults.set("C_SignInit close-sessions times=1");
+    eventually("they are closed", || (faults.calls("C_SignInit") > made).then_some(()));
+    faults.clear();
+}
+
 #[test]
 fn all_sessions_closed_under_load() {
     let (site, faults) = Site::with_key().faulty();
     let appliance = site.serve().unwrap();
-    bear(&appliance, || {
-        let made = faults.calls("C_SignInit");
-        faults.set("C_SignInit close-sessions times=1");
-        eventually("they are closed", || (faults.calls("C_SignInit") > made).then_some(()));
-        faults.clear();
-    });
+    bear(&appliance, || close_sessions(&faults));
     assert!(faults.calls("C_Login") <= 4, "{} logins", faults.calls("C_Login"));
 }
 
@@ -99,12 +103,7 @@ fn a_lost_login_is_noticed_where_no_ledger_is_on_the_token() {
     site.edit_config("[http]", &ledger);
     site.run("init").with(0, "active key");
     let appliance = site.serve().unwrap();
-    bear(&appliance, || {
-        let made = faults.calls("C_SignInit");
-        faults.set("C_SignInit close-sessions times=1");
-        eventually("they are closed", || (faults.calls("C_SignInit") > made).then_some(()));
-        faults.clear();
-    });
+    bear(&appliance, || close_sessions(&faults));
 }
 
 #[test]

@@ -104,11 +104,10 @@ fn a_token_that_stands_still_keeps_nobody_waiting_longer_than_the_queue_is_long(
     let pipe = site.path("spied");
     tool::run("mkfifo", &[pipe.to_str().unwrap()], &[]);
     site.edit_config(MODULE, Spy::module());
-    let environment = "[\"SOFTHSM2_CONF\", \"PKCS11SPY\", \"PKCS11SPY_OUTPUT\"]";
-    site.edit_config("[token]", &format!("[token]\nworkers = 1\nqueue = 4\nenvironment = {environment}"));
+    site.edit_config("[token]", "[token]\nworkers = 1\nqueue = 4");
     // The lease outlasts the standstill: it is the queue that is looked at here.
     site.edit_config("[http]", "[fleet]\nsingle = true\nlease = \"10s\"\n[http]");
-    let site = site.with_environment("PKCS11SPY", Path::new(MODULE)).with_environment("PKCS11SPY_OUTPUT", &pipe);
+    let site = site.with_module_environment(&[("PKCS11SPY", MODULE.into()), ("PKCS11SPY_OUTPUT", pipe.clone())]);
     let reader = Reader::of(&pipe);
     let appliance = site.serve().unwrap();
     let (sign, key) = (sign_request(), appliance.get("/api/v1/keys/active").ok()["key_id"].clone());

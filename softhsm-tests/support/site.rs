@@ -61,9 +61,7 @@ impl Site {
     pub fn spied(mut self) -> (Self, Spy) {
         let spy = Spy::new(self.home.path());
         self.edit_config(MODULE, Spy::module());
-        let names = "[\"SOFTHSM2_CONF\", \"PKCS11SPY\", \"PKCS11SPY_OUTPUT\"]";
-        self.edit_config("[token]", &format!("[token]\nenvironment = {names}"));
-        self.environment.extend(spy.environment());
+        self = self.with_module_environment(&spy.environment());
         (self, spy)
     }
 
@@ -71,10 +69,16 @@ impl Site {
     pub fn faulty(mut self) -> (Self, Faults) {
         let faults = Faults::new(self.home.path());
         self.edit_config(MODULE, Faults::module().to_str().unwrap());
-        let names: Vec<_> = faults.environment().into_iter().map(|(name, _)| format!("\"{name}\"")).collect();
-        self.edit_config("[token]", &format!("[token]\nenvironment = [\"SOFTHSM2_CONF\", {}]", names.join(", ")));
-        self.environment.extend(faults.environment());
+        self = self.with_module_environment(&faults.environment());
         (self, faults)
+    }
+
+    /// Runs with more environment variables, which the module's process gets as well.
+    pub fn with_module_environment(mut self, variables: &[(&'static str, PathBuf)]) -> Self {
+        let names: Vec<_> = variables.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        self.edit_config("[token]", &format!("[token]\nenvironment = [\"SOFTHSM2_CONF\", {}]", names.join(", ")));
+        self.environment.extend_from_slice(variables);
+        self
     }
 
     /// Runs with one more environment variable.
