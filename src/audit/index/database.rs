@@ -12,6 +12,7 @@ use roaring::RoaringBitmap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
+use super::IndexError;
 use crate::{
     audit::filter::{Facts, Field, Filter},
     timestamp::Timestamp,
@@ -225,7 +226,7 @@ fn hash(text: &str) -> i64 {
 }
 
 /// Places of records that may fit, in order.
-pub fn search(connection: &Connection, query: &Query, retired: u64) -> rusqlite::Result<Vec<Place>> {
+pub fn search(connection: &Connection, query: &Query, retired: u64) -> Result<Vec<Place>, IndexError> {
     Search::new(connection, query, retired)?.run()
 }
 
@@ -265,7 +266,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    fn run(mut self) -> rusqlite::Result<Vec<Place>> {
+    fn run(mut self) -> Result<Vec<Place>, IndexError> {
         let (begun, order) = (Instant::now(), if self.query.newest_first { "DESC" } else { "ASC" });
         let mut blocks = self.connection.prepare_cached(&format!(
             "SELECT block, first, last FROM blocks WHERE block BETWEEN ?1 AND ?2 AND last >= ?3 AND first <= ?4 ORDER BY block {order}"
@@ -280,10 +281,7 @@ impl<'a> Search<'a> {
                 break;
             }
             if begun.elapsed() > PATIENCE {
-                return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT),
-                    None,
-                ));
+                return Err(IndexError::TooBroad);
             }
         }
         Ok(self.found)
@@ -313,11 +311,14 @@ impl<'a> Search<'a> {
 
     /// Which records of a block hold all that is wanted.
     fn holders(&mut self, block: u64) -> rusqlite::Result<Option<RoaringBitmap>> {
-        let mut all = None;
+        let mut all: Option<RoaringBitmap> = None;
         for (field, text) in &self.wanted {
             let held = params![signed(block), *field as u8, text];
             let Some(holders) = self.holding.query_row(held, |row| bitmap(row, 0)).optional()? else { return Ok(None) };
-            all = Some(all.map_or_else(|| holders.clone(), |all: RoaringBitmap| all & &holders));
+            all = Some(match all {
+                None => holders,
+                Some(before) => before & holders,
+            });
         }
         Ok(Some(all.unwrap_or_else(everything)))
     }

@@ -53,16 +53,7 @@ pub enum IndexError {
     #[error("the index cannot be read: {0}")]
     Io(#[from] io::Error),
     #[error("the index cannot be read: {0}")]
-    Database(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for IndexError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::OperationInterrupted) => Self::TooBroad,
-            _ => Self::Database(error),
-        }
-    }
+    Database(#[from] rusqlite::Error),
 }
 
 /// A page of records, each as its line in the file.
