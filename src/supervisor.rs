@@ -87,8 +87,8 @@ pub async fn run(
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
         tokio::spawn(follow_blocks(Arc::clone(service))),
-        tokio::spawn(follow(Reloader::refresh, Arc::clone(service), servers.reloader(), reread)),
-        tokio::spawn(follow(Reloader::fetch, Arc::clone(service), servers.reloader(), refetch)),
+        tokio::spawn(follow_files(Arc::clone(service), servers.reloader(), reread)),
+        tokio::spawn(follow_network(Arc::clone(service), servers.reloader(), refetch)),
         tokio::spawn(take_checkpoints(Arc::clone(service))),
         tokio::spawn(be_a_witness(Arc::clone(service))),
     ];
@@ -210,37 +210,55 @@ async fn take_checkpoints(service: Arc<Service>) {
     }
 }
 
-/// One way of reading again.
-type Reading = fn(&Reloader, bool) -> Vec<Result<String, String>>;
-
-/// Reads certificates and callers' keys again when they change, and all of them on SIGHUP.
-async fn follow(reading: Reading, service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
+/// Reads certificates and callers' keys again when their files change, and all of them on SIGHUP: what
+/// systemd calls a reload.
+async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
     loop {
         for (of, at) in reloader.expiries() {
             #[expect(clippy::cast_precision_loss, reason = "seconds of Unix time are far below 2^52")]
             service.metrics.tls_expiry.with_label_values(&[of]).set(at as f64);
         }
-        let forced = tokio::select! {
-            () = tokio::time::sleep(FILES_INTERVAL) => false,
-            signal = hang_up.recv() => signal.is_some(),
-        };
+        let forced = due(&mut hang_up).await;
         if forced {
             systemd::reloading();
         }
-        let reloader = reloader.clone();
-        // Nothing of it panics; if it did, the next look finds the change.
-        let changes = tokio::task::spawn_blocking(move || reading(&reloader, forced)).await.unwrap_or_default();
-        for change in changes {
-            match change {
-                Ok(what) => {
-                    tracing::info!(what, "read again");
-                    service.record_reload(&what).await;
-                }
-                Err(error) => tracing::error!(%error, "cannot be read: what was read before stays in use"),
-            }
-        }
+        read_again(Reloader::refresh, &service, &reloader, forced).await;
         if forced {
             systemd::serving();
+        }
+    }
+}
+
+/// The same of what comes over the network, which may take its time: no reload waits for it.
+async fn follow_network(service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
+    loop {
+        let forced = due(&mut hang_up).await;
+        read_again(Reloader::fetch, &service, &reloader, forced).await;
+    }
+}
+
+/// Waits for the next look; true when it was asked for.
+async fn due(hang_up: &mut Signal) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(FILES_INTERVAL) => false,
+        signal = hang_up.recv() => signal.is_some(),
+    }
+}
+
+/// One way of reading again.
+type Reading = fn(&Reloader, bool) -> Vec<Result<String, String>>;
+
+async fn read_again(reading: Reading, service: &Service, reloader: &Reloader, forced: bool) {
+    let reloader = reloader.clone();
+    // Nothing of it panics; if it did, the next look finds the change.
+    let changes = tokio::task::spawn_blocking(move || reading(&reloader, forced)).await.unwrap_or_default();
+    for change in changes {
+        match change {
+            Ok(what) => {
+                tracing::info!(what, "read again");
+                service.record_reload(&what).await;
+            }
+            Err(error) => tracing::error!(%error, "cannot be read: what was read before stays in use"),
         }
     }
 }
