@@ -8,6 +8,7 @@
 
 use std::{
     fs,
+    io::Write,
     net::IpAddr,
     path::Path,
     sync::{
@@ -167,31 +168,56 @@ fn show(what: &str, figure: impl std::fmt::Display) {
     println!("{what:<64} {figure}");
 }
 
+/// CPU of writing this many bytes to the end of a file and `fdatasync`, by nobody but the caller.
+fn bare_sync(directory: &Path, bytes: usize) -> Duration {
+    const ROUNDS: u32 = 2_000;
+    let (mut file, line) = (fs::File::create(directory.join("bare")).unwrap(), vec![b'x'; bytes]);
+    let before = cpu(None);
+    for _ in 0..ROUNDS {
+        file.write_all(&line).unwrap();
+        file.sync_data().unwrap();
+    }
+    cpu(None).saturating_sub(before) / ROUNDS
+}
+
+/// Bytes in all files of records.
+fn written(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let records = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("audit.log"));
+    records.map(|entry| entry.metadata().unwrap().len()).sum()
+}
+
 async fn cost(directory: &Path) {
     const RECORDS: u64 = 200_000;
     for (tasks, noted) in [(1, true), (16, true), (64, true), (512, true), (512, false)] {
         let (opened, metrics) = open(directory);
         let count = if tasks == 1 { 5_000 } else { RECORDS };
         let (begun, before, indexed) = (Instant::now(), cpu(None), cpu(Some("trail-index")));
-        let syncs = metrics.audit_flush_latency.get_sample_count();
+        let (length, syncs) = (written(directory), metrics.audit_flush_latency.get_sample_count());
         write(&opened.audit, 0, count, tasks, noted).await;
         until_indexed(&opened.index, opened.audit.size()).await;
         let (elapsed, all) = (begun.elapsed(), cpu(None).saturating_sub(before));
         let index = cpu(Some("trail-index")).saturating_sub(indexed);
         let syncs = metrics.audit_flush_latency.get_sample_count() - syncs;
         let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+        let together = count as f64 / syncs as f64;
+        let bytes = (written(directory) - length) / syncs;
+        let sync = bare_sync(directory, usize::try_from(bytes).unwrap()).as_secs_f64() * 1e6 / together;
         show(
             &format!(
                 "{tasks} at once, {} each: attestations a second",
                 if noted { "two records" } else { "one record" }
             ),
-            format!("{:.0}, {:.1} a sync", count as f64 / elapsed.as_secs_f64(), count as f64 / syncs as f64),
+            format!("{:.0}, {together:.1} a sync", count as f64 / elapsed.as_secs_f64()),
         );
         show(
-            "  CPU an attestation: making, encoding, hashing, writing",
+            "  CPU an attestation: making, encoding, hashing, writing, waiting",
             format!("{:.1} µs", each(all.saturating_sub(index))),
         );
+        show("  of it its share of a bare write and fdatasync of as many bytes", format!("{sync:.1} µs"));
         show("  CPU an attestation beside it: the index", format!("{:.1} µs", each(index)));
+        show("  the trail, index and all, without the sync", format!("{:.1} µs", each(all) - sync));
+        fs::remove_file(directory.join("bare")).unwrap();
     }
 }
 
@@ -258,6 +284,16 @@ fn search(index: &audit::Index, records: u64) {
     }
 }
 
+/// Waits until the index of the run before has let go of its files.
+fn until_index_is_closed() {
+    let is_index = |task: fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("trail-index"))
+    };
+    while fs::read_dir("/proc/self/task").unwrap().any(|task| is_index(task.unwrap())) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 async fn until_indexed(index: &audit::Index, records: u64) {
     while index.indexed() < records {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -284,6 +320,7 @@ async fn many(directory: &Path) {
     show("start with a saved checkpoint", format!("{:.3} s", begun.elapsed().as_secs_f64()));
     drop(opened);
 
+    until_index_is_closed();
     for name in ["audit.index", "audit.index-wal", "audit.index-shm", "audit.nodes"] {
         let _ = fs::remove_file(directory.join(name));
     }

@@ -1,5 +1,7 @@
 //! Which records are wanted.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use super::{EventType, Outcome, Severity};
@@ -23,19 +25,23 @@ pub struct Filter {
 
 /// What can be asked of a record.
 #[derive(Debug, Deserialize)]
-pub struct Facts {
+pub struct Facts<'a> {
     pub sequence: u64,
-    #[serde(rename = "type")]
-    pub kind: String,
+    #[serde(rename = "type", borrow)]
+    pub kind: Cow<'a, str>,
     pub timestamp: Timestamp,
-    pub actor: String,
-    pub resource: String,
-    pub outcome: String,
-    pub severity: String,
+    #[serde(borrow)]
+    pub actor: Cow<'a, str>,
+    #[serde(borrow)]
+    pub resource: Cow<'a, str>,
+    #[serde(borrow)]
+    pub outcome: Cow<'a, str>,
+    #[serde(borrow)]
+    pub severity: Cow<'a, str>,
     #[serde(default)]
     details: Details,
-    #[serde(default)]
-    request: Option<Request>,
+    #[serde(default, borrow)]
+    request: Option<Request<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,14 +51,15 @@ struct Details {
 }
 
 #[derive(Debug, Deserialize)]
-struct Request {
-    ip_address: String,
+struct Request<'a> {
+    #[serde(borrow)]
+    ip_address: Cow<'a, str>,
 }
 
-impl Facts {
+impl<'a> Facts<'a> {
     /// Reads a record.
     #[must_use]
-    pub fn parse(line: &[u8]) -> Option<Self> {
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(line).ok()
     }
 
@@ -65,7 +72,7 @@ impl Facts {
     /// Where the request came from, if there was one.
     #[must_use]
     pub fn ip(&self) -> Option<&str> {
-        self.request.as_ref().map(|request| request.ip_address.as_str())
+        self.request.as_ref().map(|request| &*request.ip_address)
     }
 }
 
@@ -87,7 +94,7 @@ impl Filter {
 
     /// Whether the record is wanted.
     #[must_use]
-    pub fn accepts(&self, facts: &Facts) -> bool {
+    pub fn accepts(&self, facts: &Facts<'_>) -> bool {
         self.texts().into_iter().all(|(field, text)| field.of(facts) == Some(text))
             && self.since.is_none_or(|since| facts.timestamp >= since)
             && self.until.is_none_or(|until| facts.timestamp <= until)
@@ -128,7 +135,7 @@ impl Field {
 
     /// What a record says there.
     #[must_use]
-    pub fn of(self, facts: &Facts) -> Option<&str> {
+    pub fn of<'a>(self, facts: &'a Facts<'_>) -> Option<&'a str> {
         match self {
             Self::Type => Some(&facts.kind),
             Self::Actor => Some(&facts.actor),

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{
     DATABASE, NODES, Progress,
-    database::{Place, Writer},
+    database::{Entry, Place, Writer},
     nodes::NodeFile,
 };
 use crate::audit::{
@@ -174,9 +174,9 @@ impl Follower {
         let segments = segment::list(&self.directory)?;
         let current = segments.iter().find(|segment| segment.last.is_none_or(|last| last > at.begins_after));
         let Some(segment) = current else { return Ok(()) };
-        let (records, hashes, offset) = self.batch(at, segment)?;
+        let (entries, hashes, offset) = self.batch(at, segment)?;
         at.nodes.append(&hashes)?;
-        at.database.add(&records)?;
+        at.database.add(&entries)?;
         at.offset = offset;
         if segment.last == Some(at.tree.size()) {
             at.begins_after = at.tree.size();
@@ -184,20 +184,19 @@ impl Follower {
         }
         // When everything up to what the start found is here, the roots must agree.
         let (size, root) = self.found;
-        if at.tree.size() >= size && at.tree.size() - records.len() as u64 <= size && root_at(&at.nodes, size)? != root
+        if at.tree.size() >= size && at.tree.size() - entries.len() as u64 <= size && root_at(&at.nodes, size)? != root
         {
             return Err(Trouble::Misfit);
         }
         Ok(())
     }
 
-    #[expect(clippy::type_complexity, reason = "what one reading gives, taken apart at once")]
-    fn batch(&self, at: &mut At, segment: &Segment) -> Result<(Vec<(Place, Facts)>, Vec<u8>, u64), Trouble> {
-        let (mut records, mut hashes) = (Vec::new(), Vec::new());
+    fn batch(&self, at: &mut At, segment: &Segment) -> Result<(Vec<Entry>, Vec<u8>, u64), Trouble> {
+        let (mut entries, mut hashes) = (Vec::new(), Vec::new());
         let mut lines = segment.lines_from(at.offset)?;
         let mut offset = at.offset;
         // Beyond what the writer has told, a line may still be growing.
-        while records.len() < BATCH && at.tree.size() < self.condition.size() {
+        while entries.len() < BATCH && at.tree.size() < self.condition.size() {
             let Some(line) = lines.next()? else { break };
             let Some(facts) = Facts::parse(line.bytes).filter(|facts| facts.sequence == at.tree.size() + 1) else {
                 continue;
@@ -210,9 +209,9 @@ impl Follower {
             };
             at.tree.append_with(leaf_hash(line.bytes), |node| hashes.extend_from_slice(node));
             offset = line.offset + line.bytes.len() as u64 + 1;
-            records.push((place, facts));
+            entries.push(Entry::of(place, &facts));
         }
-        Ok((records, hashes, offset))
+        Ok((entries, hashes, offset))
     }
 }
 

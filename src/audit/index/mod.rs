@@ -173,7 +173,7 @@ impl Index {
         for place in places {
             let line = files.read(&place)?;
             // The index holds hashes: the record itself decides.
-            let fits = |facts: &Facts| facts.sequence == place.sequence && query.filter.accepts(facts);
+            let fits = |facts: &Facts<'_>| facts.sequence == place.sequence && query.filter.accepts(facts);
             if Facts::parse(&line).as_ref().is_some_and(fits) {
                 records.push(line);
             }
