@@ -1,4 +1,4 @@
-//! The index of records, in SQLite: where each record stands, and which texts a block of records holds.
+//! The index of records, in SQLite: which texts a block of records holds, and where its records stand.
 //! Rows of a block lie together, so that writing touches the end of the file only. Texts are kept as
 //! hashes; whatever is found is compared with the record itself.
 
@@ -12,31 +12,24 @@ use roaring::RoaringBitmap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::IndexError;
+use super::{
+    IndexError,
+    places::{Place, Places},
+};
 use crate::{
     audit::filter::{Facts, Field, Filter},
     timestamp::Timestamp,
 };
 
 /// Another number when the tables change: the index is then made anew.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Records in a block. A search looks into each block of its time: fewer blocks make it faster, and
 /// the rows of the open block, which are written again as it fills, longer. Tests have many borders.
-const BLOCK: u64 = if cfg!(test) { 16 } else { 16_384 };
+pub const BLOCK: u64 = if cfg!(test) { 16 } else { 16_384 };
 
 /// Longest time that one search may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// Where a record stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub sequence: u64,
-    /// Records before its segment.
-    pub begins_after: u64,
-    pub offset: u64,
-    pub length: u64,
-}
 
 /// What the index keeps of a record.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +59,8 @@ pub struct Query {
 
 fn tables() -> String {
     format!(
-        "CREATE TABLE records(sequence INTEGER PRIMARY KEY, begins_after INTEGER, offset INTEGER, length INTEGER, time INTEGER);
-         CREATE TABLE blocks(block INTEGER PRIMARY KEY, first INTEGER, last INTEGER);
+        "CREATE TABLE blocks(block INTEGER PRIMARY KEY, first INTEGER, last INTEGER, newest INTEGER);
+         CREATE TABLE places(block INTEGER PRIMARY KEY, places BLOB);
          CREATE TABLE holdings(block INTEGER, field INTEGER, text INTEGER, records BLOB, PRIMARY KEY(block, field, text)) WITHOUT ROWID;
          PRAGMA user_version = {VERSION};"
     )
@@ -168,14 +161,16 @@ impl Writer {
 
     /// The last record in the index, where its segment begins, and where it ends there.
     pub fn last(&self) -> rusqlite::Result<Option<Place>> {
-        let sql = "SELECT sequence, begins_after, offset, length FROM records ORDER BY sequence DESC LIMIT 1";
-        self.connection.query_row(sql, [], place).optional()
+        let sql = "SELECT newest FROM blocks ORDER BY block DESC LIMIT 1";
+        let Some(newest) = self.connection.query_row(sql, [], |row| unsigned(row, 0)).optional()? else {
+            return Ok(None);
+        };
+        Ok(Places::of(&self.connection, newest / BLOCK)?.at(newest)?.map(|(place, _)| place))
     }
 
     /// Forgets records that are not there any more.
     pub fn forget(&self, until: u64) -> rusqlite::Result<()> {
-        self.connection.execute("DELETE FROM records WHERE sequence <= ?1", [signed(until)])?;
-        for table in ["blocks", "holdings"] {
+        for table in ["blocks", "holdings", "places"] {
             self.connection.execute(&format!("DELETE FROM {table} WHERE block < ?1"), [signed(until / BLOCK)])?;
         }
         Ok(())
@@ -200,19 +195,15 @@ impl Writer {
     }
 }
 
-/// Adds records of one block.
+/// Adds records of one block, which follow each other.
 fn add_places(connection: &Connection, block: u64, entries: &[Entry]) -> rusqlite::Result<()> {
-    let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO records VALUES(?1, ?2, ?3, ?4, ?5)")?;
-    let (mut first, mut last) = (i64::MAX, i64::MIN);
-    for Entry { place, time, .. } in entries {
-        (first, last) = (first.min(*time), last.max(*time));
-        let place = [place.sequence, place.begins_after, place.offset, place.length].map(signed);
-        insert.execute(params![place[0], place[1], place[2], place[3], time])?;
-    }
+    let Some(newest) = entries.last() else { return Ok(()) };
+    let times = || entries.iter().map(|entry| entry.time);
     let mut widen = connection.prepare_cached(
-        "INSERT INTO blocks VALUES(?1, ?2, ?3) ON CONFLICT(block) DO UPDATE SET first = min(first, ?2), last = max(last, ?3)",
+        "INSERT INTO blocks VALUES(?1, ?2, ?3, ?4) ON CONFLICT(block) DO UPDATE SET first = min(first, ?2), last = max(last, ?3), newest = ?4",
     )?;
-    widen.execute([signed(block), first, last]).map(|_| ())
+    widen.execute(params![signed(block), times().min(), times().max(), signed(newest.place.sequence)])?;
+    Places::to_write(connection, block)?.write(entries.iter().map(|entry| (entry.place, entry.time)))
 }
 
 fn signed(number: u64) -> i64 {
@@ -223,15 +214,6 @@ fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
 }
 
-fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
-    Ok(Place {
-        sequence: unsigned(row, 0)?,
-        begins_after: unsigned(row, 1)?,
-        offset: unsigned(row, 2)?,
-        length: unsigned(row, 3)?,
-    })
-}
-
 /// A number for a text. Whoever makes two texts share one makes only his own searches slower.
 fn hash(text: &str) -> i64 {
     xxh3_64(text.as_bytes()).cast_signed()
@@ -239,7 +221,9 @@ fn hash(text: &str) -> i64 {
 
 /// Places of records that may fit, in order.
 pub fn search(connection: &Connection, query: &Query, retired: u64) -> Result<Vec<Place>, IndexError> {
-    Search::new(connection, query, retired)?.run()
+    // One view of all tables, also while records are forgotten.
+    let view = connection.unchecked_transaction()?;
+    Search::new(&view, query, retired)?.run()
 }
 
 /// One search under way.
@@ -310,13 +294,15 @@ impl<'a> Search<'a> {
         places.remove_range(bound(self.last.saturating_add(1))..);
         let sequences = places.into_iter().map(|place| block * BLOCK + u64::from(place));
         let sequences: Vec<_> = if self.query.newest_first { sequences.rev().collect() } else { sequences.collect() };
-        let sql = "SELECT sequence, begins_after, offset, length FROM records WHERE sequence = ?1";
-        let mut one = self.connection.prepare_cached(sql)?;
+        if sequences.is_empty() {
+            return Ok(());
+        }
+        let places = Places::of(self.connection, block)?;
         for sequence in sequences {
             if self.found.len() >= self.query.limit {
                 break;
             }
-            self.found.extend(one.query_row([signed(sequence)], place).optional()?);
+            self.found.extend(places.at(sequence)?.map(|(place, _)| place));
         }
         Ok(())
     }
@@ -337,9 +323,9 @@ impl<'a> Search<'a> {
 
     /// Which records of a block are of the time that is wanted.
     fn of_the_time(&self, block: u64) -> rusqlite::Result<RoaringBitmap> {
-        let sql = "SELECT sequence FROM records WHERE sequence BETWEEN ?1 AND ?2 AND time BETWEEN ?3 AND ?4";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let bounds = [signed(block * BLOCK), signed(block * BLOCK + BLOCK - 1), self.since, self.until];
-        statement.query_map(bounds, |row| unsigned(row, 0).map(within_block))?.collect()
+        let wanted = self.since..=self.until;
+        let places = Places::of(self.connection, block)?.all()?;
+        let wanted = places.into_iter().filter(|(_, time)| wanted.contains(time));
+        Ok(wanted.map(|(place, _)| within_block(place.sequence)).collect())
     }
 }

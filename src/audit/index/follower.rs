@@ -10,8 +10,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{
     DATABASE, NODES, Progress,
-    database::{Entry, Place, Writer},
+    database::{Entry, Writer},
     nodes::NodeFile,
+    places::Place,
 };
 use crate::audit::{
     Position,

@@ -4,6 +4,7 @@
 mod database;
 mod follower;
 mod nodes;
+mod places;
 
 use std::{
     io,
@@ -30,9 +31,9 @@ use super::{
     merkle::{self, Hash},
     segment::{self, Segment},
 };
-use database::Place;
 use follower::Follower;
 use nodes::NodeFile;
+use places::Place;
 
 /// How long a question waits for the newest records to be indexed.
 const PATIENCE: Duration = Duration::from_secs(2);
