@@ -4,7 +4,7 @@
 set -euo pipefail
 
 demo=(softhsm2 opensc openssl curl jq ca-certificates)
-tests=("${demo[@]}" redis-server redis-sentinel redis-tools procps strace gcc libc6-dev systemd prometheus)
+tests=("${demo[@]}" redis-server redis-sentinel redis-tools procps strace gcc libc6-dev systemd e2fsprogs prometheus)
 # Other PKCS#11 modules: p11-kit's remoting; tpm2-pkcs11 with a simulated TPM and its resource manager;
 # openCryptoki; and what Kryoptic is built with.
 tests+=(p11-kit p11-kit-modules)

@@ -19,13 +19,12 @@ struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
     /// Mounted where the trail of this signer will be, once it has stopped.
-    fn under(signer: &mut Signer, size: &str) -> Self {
+    fn under(signer: &mut Signer, mount: &[&str]) -> Self {
         let directory = signer.home().join("audit");
         let (path, kept) = (directory.clone(), signer.home().join("kept"));
         signer.restart_after(|_| {
             super::trail::copy(&path, &kept);
-            let size = format!("size={size}");
-            tool::run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", path.to_str().unwrap()], &[]);
+            tool::run("mount", &[mount, &[path.to_str().unwrap()]].concat(), &[]);
             for entry in fs::read_dir(&kept).unwrap() {
                 let file = entry.unwrap().path();
                 fs::copy(&file, path.join(file.file_name().unwrap())).unwrap();
@@ -54,7 +53,7 @@ const HEALTH: &str = "virtengine_verification_service_health{service=\"audit\"}"
 fn a_full_disk_stops_signing_lets_keys_be_revoked_and_recovers() {
     let lines = "reserve_bytes = 131072\nstop_below_bytes = 0\nwarn_below_bytes = 65536";
     let mut signer = Signer::with_audit(lines, "[fleet]\nsingle = true");
-    let disk = SmallDisk::under(&mut signer, "4m");
+    let disk = SmallDisk::under(&mut signer, &["-t", "tmpfs", "-o", "size=4m", "tmpfs"]);
     signer.attest();
     fill(&disk.0);
     // What is left of a page takes a few records more.
@@ -89,7 +88,38 @@ fn a_full_disk_stops_signing_lets_keys_be_revoked_and_recovers() {
     signer.kill();
 }
 
-// A mount with a file open for writing cannot be made read-only: the shim answers as such a one does.
+// Nobody can make a mount read-only while a file on it is open for writing, but the kernel does when
+// it finds an error in the file system.
+#[test]
+fn a_disk_that_its_kernel_makes_read_only_stops_signing_and_nothing_is_lost() {
+    let place = tempfile::tempdir().unwrap();
+    let image = place.path().join("disk");
+    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    let image = image.to_str().unwrap();
+    tool::run("mkfs.ext4", &["-q", "-F", image], &[]);
+    let mut signer = Signer::with_audit("reserve_bytes = 131072\nstop_below_bytes = 0", "[fleet]\nsingle = true");
+    let disk = SmallDisk::under(&mut signer, &["-o", "loop,errors=remount-ro", image]);
+    signer.attest();
+    let device = tool::run("findmnt", &["-n", "-o", "SOURCE", disk.0.to_str().unwrap()], &[]);
+    let device = Path::new(device.trim()).file_name().unwrap().to_str().unwrap().to_owned();
+    fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "found by hand").unwrap();
+    let refused = signer.try_attest_or_refused();
+    assert_eq!((refused.status, refused.problem()), (503, "audit-read-only".into()));
+    assert_eq!(signer.metric(HEALTH), "0");
+    assert!(signer.get("/healthz").text().contains("is read-only"));
+    // What its operator does: repair it, mount it again, start again.
+    signer.kill();
+    tool::run("umount", &[disk.0.to_str().unwrap()], &[]);
+    // fsck says 1 where it has mended something.
+    assert!(Command::new("e2fsck").args(["-f", "-p", image]).status().unwrap().code().unwrap() <= 1);
+    tool::run("mount", &["-o", "loop,errors=remount-ro", image, disk.0.to_str().unwrap()], &[]);
+    signer.start_again().unwrap();
+    signer.attest();
+    verifies(&disk.0);
+    signer.kill();
+}
+
+// The same where the disk becomes writable again in its place, as network file systems do: by the shim.
 #[test]
 fn a_file_system_that_becomes_read_only_stops_signing_and_recovers() {
     let (signer, fault) = shimmed();
