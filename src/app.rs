@@ -314,6 +314,7 @@ impl App {
             leaving: AtomicBool::new(false),
             maintenance,
             denials: service::Denials::default(),
+            readers: service::Readers::default(),
             approvals,
             once,
         };

@@ -185,6 +185,22 @@ fn a_rotation_with_overlap_is_the_operators_and_one_without_is_securitys() {
 }
 
 #[test]
+fn reading_the_trail_leaves_a_trace_in_it_once_a_minute() {
+    let guarded = Guarded::new();
+    for _ in 0..3 {
+        guarded.certified("auditor").get("/api/v1/audit?limit=1").ok();
+        guarded.certified("security").get("/api/v1/audit/proof?seq=1").ok();
+        guarded.certified("auditor").get("/api/v1/keys").ok();
+    }
+    let readers: Vec<_> = guarded.appliance().audit_events("access_granted");
+    let readers: Vec<_> = readers.iter().map(|record| (&record["actor"], &record["resource"])).collect();
+    assert_eq!(
+        format!("{readers:?}"),
+        r#"[(String("auditor"), String("/api/v1/audit")), (String("security"), String("/api/v1/audit/proof"))]"#
+    );
+}
+
+#[test]
 fn a_producer_keeps_to_its_types_purposes_and_keys() {
     let guarded = Guarded::new();
     let producer = guarded.certified("producer");

@@ -9,8 +9,16 @@ pub struct Access {
     pub method: &'static str,
     pub path: &'static str,
     pub allowed: Allowed,
-    /// Whether the trail says that somebody was let through.
-    pub recorded: bool,
+    pub recorded: Recorded,
+}
+
+/// Whether the trail says that somebody was let through.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Recorded {
+    Never,
+    /// Whoever looks on for hours is on record, without filling the trail.
+    OnceAMinute,
+    Always,
 }
 
 /// Who.
@@ -26,19 +34,24 @@ const READERS: &[Role] = &[Operator, Security, Auditor];
 const MEMBERS: &[Role] = &[Producer, Operator, Security, Auditor];
 
 const fn open(path: &'static str) -> Access {
-    Access { method: "GET", path, allowed: Allowed::Everybody, recorded: false }
+    Access { method: "GET", path, allowed: Allowed::Everybody, recorded: Recorded::Never }
 }
 
 const fn read(path: &'static str, roles: &'static [Role]) -> Access {
-    Access { method: "GET", path, allowed: Allowed::Holders(roles), recorded: false }
+    Access { method: "GET", path, allowed: Allowed::Holders(roles), recorded: Recorded::Never }
+}
+
+/// Reading the trail leaves a trace in it.
+const fn read_trail(path: &'static str) -> Access {
+    Access { method: "GET", path, allowed: Allowed::Holders(READERS), recorded: Recorded::OnceAMinute }
 }
 
 const fn ask(path: &'static str, roles: &'static [Role]) -> Access {
-    Access { method: "POST", path, allowed: Allowed::Holders(roles), recorded: false }
+    Access { method: "POST", path, allowed: Allowed::Holders(roles), recorded: Recorded::Never }
 }
 
 const fn change(method: &'static str, path: &'static str, roles: &'static [Role]) -> Access {
-    Access { method, path, allowed: Allowed::Holders(roles), recorded: true }
+    Access { method, path, allowed: Allowed::Holders(roles), recorded: Recorded::Always }
 }
 
 /// The rows.
@@ -93,9 +106,9 @@ pub const TABLE: &[Access] = &[
     ask("/api/v1/verify", &[Producer, Auditor]),
     read("/api/v1/maintenance", READERS),
     change("PUT", "/api/v1/maintenance", &[Operator]),
-    read("/api/v1/audit", READERS),
+    read_trail("/api/v1/audit"),
     read("/api/v1/audit/checkpoint", READERS),
-    read("/api/v1/audit/proof", READERS),
+    read_trail("/api/v1/audit/proof"),
     read("/api/v1/audit/consistency", READERS),
     change("POST", "/api/v1/audit/rotate", &[Operator]),
 ];

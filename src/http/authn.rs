@@ -1,5 +1,5 @@
 //! The gate before each route: who is asking, and whether they may. What is denied is recorded; what
-//! changes keys is recorded when it is let through as well.
+//! changes keys, or reads the trail, is recorded when it is let through as well.
 
 use actix_web::{
     Error, HttpMessage, HttpRequest, Route,
@@ -10,7 +10,7 @@ use actix_web::{
 };
 
 use super::{
-    access::{Access, Allowed},
+    access::{Access, Allowed, Recorded},
     admission::{self, REFUSAL_TAKES},
     connections::Connection,
     problem::{MISSING_ROLE, NOT_AUTHENTICATED, Problem},
@@ -69,9 +69,13 @@ async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<
         deny(&service, &client, format!("the role {} is missing", one_of(roles))).await;
         return Err(missing(&known, &client, roles));
     }
-    if access.recorded && known.authenticated {
+    if known.authenticated {
         let event = event(EventType::AccessGranted, &client, &service);
-        service.audit.record(event).await.map_err(crate::service::Error::from)?;
+        match access.recorded {
+            Recorded::Always => service.record_access(event).await?,
+            Recorded::OnceAMinute => service.record_reading(event).await,
+            Recorded::Never => {}
+        }
     }
     Ok(Some(client))
 }

@@ -1,7 +1,11 @@
-//! Denials on record.
+//! Accesses and denials on record.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZero,
+    time::{Duration, Instant},
+};
 
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::{
@@ -12,6 +16,12 @@ use crate::{
 /// So many denials a second are recorded one by one; more would let a stranger fill the disk. Those
 /// that are left out are counted in the next record.
 const RECORDS_A_SECOND: u32 = 50;
+
+/// How long one record says that somebody reads the trail.
+const READING: Duration = Duration::from_secs(60);
+
+/// Readers that are remembered; one that is forgotten is recorded once more.
+const READERS: NonZero<usize> = NonZero::new(1024).expect("not zero");
 
 /// How many denials were recorded in this second, and how many were not. Those of callers who are
 /// known are counted apart: strangers cannot keep them off the trail.
@@ -45,7 +55,42 @@ impl Denials {
     }
 }
 
+/// Who read the trail lately, and when that was recorded.
+pub struct Readers(Mutex<LruCache<String, Instant>>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(READERS)))
+    }
+}
+
+impl Readers {
+    /// Whether a reading is to be recorded: the first of this reader for a minute.
+    fn is_new(&self, reader: &str, now: Instant) -> bool {
+        let mut readers = self.0.lock();
+        let is_new = readers.peek(reader).is_none_or(|recorded| now.duration_since(*recorded) >= READING);
+        if is_new {
+            readers.put(reader.to_owned(), now);
+        }
+        is_new
+    }
+}
+
 impl Service {
+    /// Records that somebody was let through.
+    pub async fn record_access(&self, event: Event) -> Result<(), Error> {
+        self.audit.record(event).await?;
+        Ok(())
+    }
+
+    /// Records that somebody reads the trail, once a minute. While nothing can be recorded it is read
+    /// all the same: that is when it is needed.
+    pub async fn record_reading(&self, event: Event) {
+        if self.readers.is_new(event.actor(), Instant::now()) {
+            self.record_or_warn(event.detail("recorded", "once a minute"), "a reading of the trail").await;
+        }
+    }
+
     /// Records that somebody was denied something. The denial stands whether or not that succeeds.
     pub async fn record_denial(&self, event: Event, reason: String) {
         self.metrics.access_denied.inc();
@@ -88,5 +133,13 @@ mod tests {
         assert_eq!(recorded, 50);
         assert_eq!(denials.next(false, begin + Duration::from_secs(1)), Some(950));
         assert_eq!(denials.next(false, begin + Duration::from_secs(1)), Some(0));
+    }
+
+    #[test]
+    fn whoever_looks_on_is_recorded_once_a_minute() {
+        let (readers, begin) = (Readers::default(), Instant::now());
+        let recorded = |seconds: u64| readers.is_new("alice", begin + Duration::from_secs(seconds));
+        assert_eq!([0, 1, 59, 60, 61, 119, 120].map(recorded), [true, false, false, true, false, false, true]);
+        assert!(readers.is_new("bob", begin));
     }
 }

@@ -34,7 +34,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use serde::Deserialize;
 
-pub use access::Denials;
+pub use access::{Denials, Readers};
 pub use error::{Class, Error};
 pub use keyring::{FleetConfig, Keyring};
 pub use policy::{KeyPolicy, Policy};
@@ -110,6 +110,7 @@ pub struct Service {
     pub leaving: AtomicBool,
     pub maintenance: maintenance::Maintenance,
     pub denials: Denials,
+    pub readers: Readers,
     pub approvals: Arc<approvals::Approvals>,
     pub once: Arc<once::Once>,
 }
