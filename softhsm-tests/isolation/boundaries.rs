@@ -8,6 +8,8 @@ use std::{
     process::Command,
 };
 
+use serde_json::json;
+
 use crate::support::{appliance::BINARY, eventually, signer::Signer, site::Site, softhsm::PIN, tool};
 
 fn of(pid: u32, file: &str) -> String {
@@ -41,6 +43,34 @@ fn it_has_no_more_than_it_needs() {
     assert!(sockets.len() <= 3, "{targets:?}");
     assert!(!of(signer.pid(), "maps").contains("softhsm"), "the appliance itself has loaded the module");
     assert!(of(pid, "maps").contains("softhsm"));
+}
+
+#[test]
+fn it_writes_only_where_it_may_and_signals_nobody() {
+    let (site, faults) = Site::with_key().faulty();
+    assert_eq!(faults.calls("C_Sign"), 0, "which makes the file that it counts in");
+    site.edit_config("[token]", &format!("[token]\nwritable = [{:?}, {:?}]", site.token.tokens(), faults.counts()));
+    let appliance = site.serve().unwrap();
+    let rotation = json!({ "reason": "scheduled", "initiated_by": "a test" });
+    assert_eq!(appliance.post("/api/v1/keys/rotate", &rotation).status, 201, "its own directory it writes to");
+    let planted = site.path("planted");
+    for trespass in [format!("write={}", planted.display()), format!("signal={}", appliance.pid())] {
+        let before = faults.calls("C_Sign");
+        faults.set(&format!("C_Sign {trespass}"));
+        assert_eq!(appliance.try_attest().status, 200);
+        assert!(faults.calls("C_Sign") > before, "it was tried");
+        faults.clear();
+    }
+    assert!(!planted.exists());
+    assert_eq!(appliance.try_attest().status, 200, "nobody was told to end");
+}
+
+#[test]
+fn a_place_to_write_that_is_not_there_is_named() {
+    let site = Site::with_key();
+    site.edit_config("[token]", "[token]\nwritable = [\"/nowhere/at/all\"]");
+    site.refuse("serve").with(78, "token.writable");
+    site.refuse("serve").with(78, "there is no /nowhere/at/all");
 }
 
 #[test]

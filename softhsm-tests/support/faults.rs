@@ -37,6 +37,11 @@ impl Faults {
         ]
     }
 
+    /// The file that it writes to at every call.
+    pub fn counts(&self) -> &Path {
+        &self.counts
+    }
+
     /// From the next call on these rules hold, and no others.
     pub fn set(&self, rules: &str) {
         let next = self.control.with_extension("next");

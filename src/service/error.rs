@@ -189,6 +189,7 @@ impl Error {
                 | token::Error::Worker(_)
                 | token::Error::KeyMissing { .. }
                 | token::Error::KeyPolicy(_)
+                | token::Error::Sandbox(_)
                 | token::Error::Lost(_)
                 | token::Error::Unanswered
                 | token::Error::PinSource(_)

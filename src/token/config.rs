@@ -58,6 +58,9 @@ pub struct Config {
     /// The variables of the environment that this process gets; others it does not.
     #[serde(default = "default_environment")]
     pub environment: Vec<String>,
+    /// The only places where this process may write: directories, and devices. Without it, wherever the
+    /// user may.
+    pub writable: Option<Vec<PathBuf>>,
 }
 
 /// What the modules of the profiles read.
@@ -133,6 +136,7 @@ impl Config {
             algorithms: None,
             isolation: false,
             environment: default_environment(),
+            writable: None,
         }
     }
 
@@ -166,6 +170,14 @@ impl Config {
         }
         if self.hung_calls == 0 || self.hung_calls > 256 {
             return Err("token.hung_calls must be between 1 and 256".into());
+        }
+        if self.writable.is_some() && !self.isolation {
+            return Err(
+                "token.writable is kept by a process of the module's own: it needs token.isolation = true".into()
+            );
+        }
+        if self.writable.iter().flatten().any(|path| !path.is_absolute()) {
+            return Err("token.writable must name absolute paths".into());
         }
         if self.algorithms.as_ref().is_some_and(Vec::is_empty) {
             return Err("token.algorithms must name at least one algorithm, or be left out".into());

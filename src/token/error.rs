@@ -27,6 +27,8 @@ pub enum Error {
     KeyMissing { object_id: Vec<u8> },
     #[error("{0}")]
     KeyPolicy(String),
+    #[error("token.writable: the process of the module cannot be kept to these places: {0}")]
+    Sandbox(String),
     #[error("too many calls wait for the token")]
     Busy,
     #[error("the token did not answer within {} ms", .0.as_millis())]
@@ -287,6 +289,7 @@ impl Error {
             | Self::Worker(_)
             | Self::KeyMissing { .. }
             | Self::KeyPolicy(_)
+            | Self::Sandbox(_)
             | Self::Busy
             | Self::BadSignature
             | Self::Lost(_)
@@ -316,6 +319,7 @@ impl Error {
             | Self::PinSource(_)
             | Self::Worker(_)
             | Self::KeyPolicy(_)
+            | Self::Sandbox(_)
             | Self::Busy
             | Self::Deadline(_)
             | Self::BadSignature => Remedy::Refusal,
@@ -339,7 +343,11 @@ impl Error {
             | Self::Lost(_)
             | Self::Unanswered
             | Self::PinSource(_) => false,
-            Self::Module { .. } | Self::NoToken { .. } | Self::AmbiguousToken { .. } | Self::Pin(_) => true,
+            Self::Module { .. }
+            | Self::NoToken { .. }
+            | Self::AmbiguousToken { .. }
+            | Self::Pin(_)
+            | Self::Sandbox(_) => true,
         }
     }
 }

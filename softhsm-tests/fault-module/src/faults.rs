@@ -1,6 +1,7 @@
 //! What happens to a call on its way to the real module.
 
 use std::{
+    io::Write,
     ptr,
     sync::{
         OnceLock,
@@ -52,6 +53,19 @@ fn before(rule: &Rule) -> Option<CK_RV> {
     }
     if rule.close_sessions {
         close_sessions();
+    }
+    // Trespasses: whether they are let is for the test to see.
+    if let Some(path) = &rule.write {
+        drop(
+            std::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .and_then(|mut file| file.write_all(b"planted")),
+        );
+    }
+    if let Some(pid) = &rule.signal {
+        drop(std::process::Command::new("/bin/kill").args(["-TERM", pid]).status());
     }
     if rule.sessions.is_some_and(|limit| OPEN.load(Ordering::Relaxed) >= limit) {
         return Some(CKR_SESSION_COUNT);

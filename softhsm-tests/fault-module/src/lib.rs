@@ -20,6 +20,8 @@
 //! | `hang`               | the call does not end before the rule is taken out of the control file |
 //! | `crash`              | the process aborts                                                     |
 //! | `close-sessions`     | every session is closed first, which also logs out                     |
+//! | `write=PATH`         | a file is written to that is none of its business                      |
+//! | `signal=PID`         | a process is told to end that is none of its business                  |
 //! | `flip`               | on C_Sign: one bit of the signature is wrong                           |
 //!
 //! and when, counted from 1 since the rule came into force (all that are named must hold):

@@ -148,6 +148,7 @@ fn failed(check: &'static str, error: &Error) -> Finding {
         Error::Worker(_)
         | Error::KeyMissing { .. }
         | Error::KeyPolicy(_)
+        | Error::Sandbox(_)
         | Error::Busy
         | Error::Deadline(_)
         | Error::Unanswered

@@ -67,7 +67,7 @@ impl Child {
                     }
                     while let Some(message) = inbox.next().map_err(io::Error::other)? {
                         match message {
-                            ToChild::Open(order) => opening = Some(self.open(order)),
+                            ToChild::Open(order) => opening = Some(self.open(&order)),
                             ToChild::Ask { id, request } => match &local {
                                 Some(local) => self.perform(id, request, local),
                                 None => return Err(io::Error::other("asked before the token was opened")),
@@ -89,13 +89,15 @@ impl Child {
     }
 
     /// Opens the token in a thread, beside which the PIN can arrive.
-    fn open(&self, order: Opening) -> oneshot::Receiver<Result<Local, Error>> {
+    fn open(&self, order: &Opening) -> oneshot::Receiver<Result<Local, Error>> {
         telemetry::start(order.log);
         let (done, opened) = oneshot::channel();
         let pins = Arc::new(FromParent { outbox: Arc::clone(&self.outbox), pins: self.pins.clone() });
+        // In the thread that starts all others: what it gives up, they never had.
+        let (closed_in, has_objects) = (closed_in(order), order.has_objects);
         thread::spawn(move || {
             // The parent has gone when nobody waits for it.
-            let _ = done.send(open(&order, pins));
+            let _ = done.send(closed_in.and_then(|config| open(&config, has_objects, pins)));
         });
         opened
     }
@@ -131,10 +133,15 @@ impl Child {
     }
 }
 
-fn open(order: &Opening, pins: Arc<FromParent>) -> Result<Local, Error> {
+fn closed_in(order: &Opening) -> Result<Config, Error> {
     let config: Config = serde_json::from_str(&order.config).map_err(|error| Error::KeyPolicy(error.to_string()))?;
-    let local = Local::open(&config, pins)?;
-    if order.has_objects {
+    sandbox::close_in(config.writable.as_deref()).map_err(Error::Sandbox)?;
+    Ok(config)
+}
+
+fn open(config: &Config, has_objects: bool, pins: Arc<FromParent>) -> Result<Local, Error> {
+    let local = Local::open(config, pins)?;
+    if has_objects {
         local.module.expect_objects(true)?;
     }
     Ok(local)

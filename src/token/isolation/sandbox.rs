@@ -1,14 +1,21 @@
 //! What the process that holds the module gives up before it loads it. Core dumps and being looked into
 //! by its own user went first, as in every process of this program ([`crate::secret`]); the appliance's own
 //! descriptors were never passed on (all are opened with O_CLOEXEC; what was left open by whoever started
-//! the appliance is), and of the environment only what the configuration names.
+//! the appliance is), and of the environment only what the configuration names. By Landlock it sends no
+//! signal to other processes, looks into none (a domain's boundary of ptrace), and where the configuration
+//! says where the module writes, writes nowhere else: not into the audit trail, for one.
 
 use std::{
     fs::File,
     io,
     os::{fd::AsFd, unix::net::UnixStream},
+    path::PathBuf,
 };
 
+use landlock::{
+    ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    path_beneath_rules,
+};
 use rustix::process::Signal;
 
 /// Takes the socket from standard input, where the parent has put it, and gives up the rest.
@@ -24,4 +31,23 @@ pub(super) fn enter() -> io::Result<UnixStream> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::thread::set_name(c"token-process")?;
     Ok(socket)
+}
+
+/// Closes the process in for good: this thread, and those that it starts from now on. A kernel that does
+/// not keep signals apart (before 6.12) is taken as it is; one that cannot keep the module to `writable`
+/// (before 5.13) is refused.
+pub(super) fn close_in(writable: Option<&[PathBuf]>) -> Result<(), String> {
+    if let Some(missing) = writable.unwrap_or_default().iter().find(|path| !path.exists()) {
+        return Err(format!("there is no {}", missing.display()));
+    }
+    restrict(writable).map_err(|error| error.to_string())
+}
+
+fn restrict(writable: Option<&[PathBuf]>) -> Result<(), RulesetError> {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).scope(Scope::Signal)?;
+    let Some(writable) = writable else { return rules.create()?.restrict_self().map(drop) };
+    let writing = AccessFs::from_write(ABI::V1);
+    let rules = rules.set_compatibility(CompatLevel::HardRequirement).handle_access(writing)?;
+    let rules = rules.set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::Truncate)?;
+    rules.create()?.add_rules(path_beneath_rules(writable, writing | AccessFs::Truncate))?.restrict_self().map(drop)
 }

@@ -222,6 +222,7 @@ mod tests {
             Error::Worker(io::Error::from_raw_os_error(11)),
             Error::KeyMissing { object_id: vec![1, 2] },
             Error::KeyPolicy("a reason".into()),
+            Error::Sandbox("a reason".into()),
             Error::Busy,
             Error::Deadline(Duration::from_secs(2)),
             Error::BadSignature,
