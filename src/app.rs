@@ -354,8 +354,9 @@ impl App {
     ) -> Result<ExitCode, StartError> {
         self.note(EventType::ServiceStarted, "start").await?;
         self.sign_trail().await;
-        let code =
-            supervisor::run(servers, &self.service, signals, config.fleet.refresh, config.http.leave, ready).await;
+        let manner =
+            supervisor::Manner { file: config.file.clone(), refresh: config.fleet.refresh, leave: config.http.leave };
+        let code = supervisor::run(servers, &self.service, signals, manner, ready).await;
         if code == ExitCode::Success {
             self.note(EventType::ServiceStopped, "stop").await?;
             self.sign_trail().await;

@@ -50,6 +50,9 @@ pub struct Config {
     pub metrics: http::MetricsConfig,
     #[serde(default)]
     pub log: telemetry::Config,
+    /// The file it was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// `[state]`: what this appliance remembers.
@@ -105,7 +108,8 @@ impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        Self::parse(&text).map_err(|message| ConfigError::Invalid { path: path.into(), message })
+        let config = Self::parse(&text).map_err(|message| ConfigError::Invalid { path: path.into(), message })?;
+        Ok(Self { file: Some(path.into()), ..config })
     }
 
     /// Reads and checks the text of a file.

@@ -1,6 +1,7 @@
 //! The life of the running process: readiness to systemd, signals, watchdog, drain.
 
 use std::{
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -8,6 +9,7 @@ use std::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    config::Config,
     exit_code::ExitCode,
     fleet::Memory,
     http::{Pulse, Reloader, Servers},
@@ -69,16 +71,26 @@ impl Signals {
     }
 }
 
+/// How this service is run.
+pub struct Manner {
+    /// The configuration file, whose limits are read again on SIGHUP.
+    pub file: Option<PathBuf>,
+    /// How often the ledger is read.
+    pub refresh: Duration,
+    /// How long it is served after it was told to end.
+    pub leave: Duration,
+}
+
 /// Serves until SIGTERM or SIGINT (0), until the audit trail fails (70), or until so many calls to the
 /// token hang that only a new process can use it (69).
 pub async fn run(
     servers: Servers,
     service: &Arc<Service>,
     signals: Signals,
-    refresh: Duration,
-    leave: Duration,
+    manner: Manner,
     ready: impl FnOnce(),
 ) -> ExitCode {
+    let Manner { file, refresh, leave } = manner;
     let Signals { mut terminate, mut interrupt, rotate, hang_up: [reread, refetch] } = signals;
     let (stop, patience) = (servers.stop_handle(), leave + servers.drain() + LAST_WORDS);
     let chores = [
@@ -87,7 +99,7 @@ pub async fn run(
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
         tokio::spawn(tell_fleet(Arc::clone(service))),
         tokio::spawn(follow_blocks(Arc::clone(service))),
-        tokio::spawn(follow_files(Arc::clone(service), servers.reloader(), reread)),
+        tokio::spawn(follow_files(Arc::clone(service), servers.reloader(), file, reread)),
         tokio::spawn(follow_network(Arc::clone(service), servers.reloader(), refetch)),
         tokio::spawn(take_checkpoints(Arc::clone(service))),
         tokio::spawn(be_a_witness(Arc::clone(service))),
@@ -210,9 +222,9 @@ async fn take_checkpoints(service: Arc<Service>) {
     }
 }
 
-/// Reads certificates and callers' keys again when their files change, and all of them on SIGHUP: what
-/// systemd calls a reload.
-async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Signal) {
+/// Reads certificates and callers' keys again when their files change, and all of them on SIGHUP, the
+/// limits of the configuration file besides: what systemd calls a reload.
+async fn follow_files(service: Arc<Service>, reloader: Reloader, file: Option<PathBuf>, mut hang_up: Signal) {
     loop {
         for (of, at) in reloader.expiries() {
             #[expect(clippy::cast_precision_loss, reason = "seconds of Unix time are far below 2^52")]
@@ -224,8 +236,19 @@ async fn follow_files(service: Arc<Service>, reloader: Reloader, mut hang_up: Si
         }
         read_again(Reloader::refresh, &service, &reloader, forced).await;
         if forced {
+            if let Some(file) = &file {
+                read_limits_again(&service, file).await;
+            }
             systemd::serving();
         }
+    }
+}
+
+/// Nothing else of the file is put in force before a restart.
+async fn read_limits_again(service: &Service, file: &Path) {
+    match Config::load(file) {
+        Ok(config) => tell(service, service.limits.change(config.limits).then(|| Ok("limits".into()))).await,
+        Err(error) => tell(service, [Err(error.to_string())]).await,
     }
 }
 
@@ -252,6 +275,10 @@ async fn read_again(reading: Reading, service: &Service, reloader: &Reloader, fo
     let reloader = reloader.clone();
     // Nothing of it panics; if it did, the next look finds the change.
     let changes = tokio::task::spawn_blocking(move || reading(&reloader, forced)).await.unwrap_or_default();
+    tell(service, changes).await;
+}
+
+async fn tell(service: &Service, changes: impl IntoIterator<Item = Result<String, String>>) {
     for change in changes {
         match change {
             Ok(what) => {

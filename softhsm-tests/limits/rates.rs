@@ -1,9 +1,11 @@
 //! Rates of clients and addresses.
 
+use std::fs;
+
 use serde_json::Value;
 
 use super::{ask_from, behind_a_proxy, limited, retry_after};
-use crate::support::{appliance::Appliance, signer::Signer};
+use crate::support::{appliance::Appliance, eventually, signer::Signer};
 
 #[test]
 fn a_client_that_asks_too_much_is_told_when_to_come_back_and_others_are_served() {
@@ -55,4 +57,33 @@ fn dev_limits_nobody_unless_asked() {
     let appliance = Appliance::dev();
     let answer = appliance.get("/api/v1/keys");
     assert!(!answer.headers.contains_key("ratelimit"));
+}
+
+#[test]
+fn limits_are_read_again_on_hangup_and_a_mistake_in_them_changes_nothing() {
+    let tight = "client = { per_second = 1, burst = 3 }";
+    let signer = Signer::with("", &limited(tight));
+    let asked = || signer.get("/api/v1/keys").status;
+    (0..100).find(|_| asked() == 429).unwrap();
+    let reload = |to: &str| {
+        let text = fs::read_to_string(signer.config()).unwrap();
+        let from = text.lines().find(|line| line.starts_with("client = ")).unwrap().to_owned();
+        fs::write(signer.config(), text.replace(&from, to)).unwrap();
+        signer.signal("HUP");
+    };
+    reload("client = { per_second = 1000000, burst = 1000000 }");
+    eventually("the limit is another", || {
+        let answer = signer.get("/api/v1/keys");
+        let is_another = answer.headers.get("ratelimit-policy")?.to_str().ok()?.contains("q=1000000");
+        // What was used up by the old measure is still being made good.
+        (is_another && answer.status == 200).then_some(())
+    });
+    assert!((0..100).all(|_| asked() == 200));
+    reload("client = { per_second = 0, burst = 3 }");
+    eventually("the mistake is named", || signer.log().contains("limits.client: per_second must be").then_some(()));
+    assert_eq!(asked(), 200);
+    reload(tight);
+    eventually("the limit is back", || (asked() == 429).then_some(()));
+    let recorded = signer.audit_events("config_changed");
+    assert_eq!(recorded.iter().filter(|record| record["resource"] == "limits").count(), 2, "{recorded:#?}");
 }

@@ -209,5 +209,6 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         approvals: approvals::Config::default(),
         metrics: http::MetricsConfig { listen: options.metrics, ..http::MetricsConfig::default() },
         log: telemetry::Config::default(),
+        file: None,
     }
 }

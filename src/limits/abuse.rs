@@ -5,8 +5,9 @@
 //! the principal is blocked, and a score explains itself factor by factor. Scores are kept by each
 //! appliance for itself and forgotten when it ends; blocks are not.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +94,7 @@ impl Risk {
 }
 
 /// `[limits.abuse]` of the configuration file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Points that a score loses in an hour.
@@ -109,7 +110,7 @@ pub struct Config {
 }
 
 /// The most points of each factor.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Weights {
     pub high_request_rate: u32,
@@ -215,7 +216,7 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// The scores of one appliance.
 pub struct Scores {
-    config: Config,
+    config: ArcSwap<Config>,
     entries: Mutex<Recent<Principal, Entry>>,
     clients_by_address: Mutex<Recent<AddressGroup, BTreeMap<ClientIdentity, i64>>>,
 }
@@ -252,10 +253,15 @@ impl Scores {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            config,
+            config: ArcSwap::from_pointee(config),
             entries: Mutex::new(Recent::at_most(REMEMBERED)),
             clients_by_address: Mutex::new(Recent::at_most(ADDRESSES)),
         }
+    }
+
+    /// Goes on with another configuration.
+    pub fn change(&self, config: Config) {
+        self.config.store(Arc::new(config));
     }
 
     /// Something happened. `known` says whether the principal was blocked before.
@@ -263,15 +269,15 @@ impl Scores {
         let mut entries = self.entries.lock();
         let mut entry = entries.get(principal).cloned().unwrap_or_default();
         let before = self.shown(&entry, known, now);
-        entry.sink(now.unix_milliseconds(), self.config.decay_per_hour);
+        entry.sink(now.unix_milliseconds(), self.config.load().decay_per_hour);
         entry.updated = Some(now);
-        let weight = self.config.weights.of(factor);
+        let weight = self.config.load().weights.of(factor);
         let (points, occurrences) = entry.parts.entry(factor).or_default();
         *points = (*points + weight / f64::from(factor.full_after())).min(weight);
         *occurrences = occurrences.saturating_add(1);
         let after = self.shown(&entry, known, now);
         entries.put(principal.clone(), entry);
-        let limit = f64::from(self.config.block_at);
+        let limit = f64::from(self.config.load().block_at);
         Change {
             score: after,
             risen_to: (Risk::of(after) > Risk::of(before)).then(|| Risk::of(after)),
@@ -281,8 +287,8 @@ impl Scores {
 
     fn shown(&self, entry: &Entry, known: bool, now: Timestamp) -> f64 {
         let mut entry = entry.clone();
-        entry.sink(now.unix_milliseconds(), self.config.decay_per_hour);
-        let known = if known { self.config.weights.of(Factor::KnownAbuser) } else { 0.0 };
+        entry.sink(now.unix_milliseconds(), self.config.load().decay_per_hour);
+        let known = if known { self.config.load().weights.of(Factor::KnownAbuser) } else { 0.0 };
         (entry.total() + known).min(100.0)
     }
 
@@ -295,7 +301,7 @@ impl Scores {
         if is_new {
             clients.retain(|_, seen| now - *seen < HOUR_MS);
         }
-        let too_many = clients.len() > self.config.identities_per_address;
+        let too_many = clients.len() > self.config.load().identities_per_address;
         if too_many && is_new {
             // What is kept is bounded, too.
             clients.remove(client);
@@ -313,16 +319,16 @@ impl Scores {
 
     fn score(&self, principal: &Principal, mut entry: Entry, known: bool, now: Timestamp) -> Score {
         let score = self.shown(&entry, known, now);
-        entry.sink(now.unix_milliseconds(), self.config.decay_per_hour);
+        entry.sink(now.unix_milliseconds(), self.config.load().decay_per_hour);
         if known {
-            entry.parts.insert(Factor::KnownAbuser, (self.config.weights.of(Factor::KnownAbuser), 1));
+            entry.parts.insert(Factor::KnownAbuser, (self.config.load().weights.of(Factor::KnownAbuser), 1));
         }
         let part = |factor: &Factor| {
             let (points, occurrences) = entry.parts.get(factor).copied()?;
             Some(Part {
                 factor: *factor,
                 points: rounded(points),
-                weight: self.config.weights.of(*factor),
+                weight: self.config.load().weights.of(*factor),
                 occurrences,
             })
         };

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How much whoever asks may have. A subject is the account that attestations are about.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// False: nothing is limited and nobody is blocked.
@@ -29,7 +29,7 @@ pub struct Config {
 }
 
 /// A rate of requests.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     pub per_second: u32,
@@ -46,7 +46,7 @@ impl Rate {
 }
 
 /// What one subject may have of one thing.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Allowance {
     pub hour: u32,
@@ -84,7 +84,7 @@ impl Allowance {
 }
 
 /// Allowances of one subject, by what is done for it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Subject {
     pub email: Allowance,

@@ -105,6 +105,11 @@ impl<C: Clock + Clone> Local<C> {
         Arc::clone(self.limiters.write().entry(key).or_insert_with(|| Arc::new(made)))
     }
 
+    /// From now on buckets are of the size that each charge names. What is in them stays.
+    pub fn forget_quotas(&self) {
+        self.limiters.write().clear();
+    }
+
     fn rested(&self, charge: &Charge) -> Result<Option<u32>, Exceeded> {
         let mut cooling = self.cooling.lock();
         let key = (charge.principal.clone(), charge.limit);

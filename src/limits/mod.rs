@@ -12,8 +12,9 @@ mod local;
 mod recent;
 mod shared;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 pub use blocks::{Block, Blocks, Target};
 pub use config::Config;
 use local::Local;
@@ -30,7 +31,7 @@ use crate::{
 
 /// Everything that turns callers away.
 pub struct Limits {
-    config: Config,
+    config: ArcSwap<Config>,
     local: Local,
     pub scores: abuse::Scores,
     pub blocks: Blocks,
@@ -58,20 +59,32 @@ impl Limits {
     pub fn new(config: Config, blocks: Blocks, shared: Option<Shared>) -> Self {
         let scores = abuse::Scores::new(config.abuse.clone());
         let recorded = Mutex::new(Recent::at_most(10_000));
-        Self { config, local: Local::default(), scores, blocks, shared, recorded }
+        Self { config: ArcSwap::from_pointee(config), local: Local::default(), scores, blocks, shared, recorded }
     }
 
     /// The configuration.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Goes on with another configuration: what was used up stays used up, scores and blocks stay. False
+    /// when it is the same.
+    pub fn change(&self, config: Config) -> bool {
+        let is_another = **self.config.load() != config;
+        if is_another {
+            self.scores.change(config.abuse.clone());
+            self.config.store(Arc::new(config));
+            self.local.forget_quotas();
+        }
+        is_another
     }
 
     /// Whether an address is neither limited nor blocked as such.
     #[must_use]
     pub fn is_exempt(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.config.exempt.iter().any(|network| network.contains(&address))
+        self.config.load().exempt.iter().any(|network| network.contains(&address))
     }
 
     /// Takes one request of an address from its rate.
@@ -81,7 +94,7 @@ impl Limits {
 
     /// Takes one request of a client from its rate.
     pub fn take_client(&self, client: &Client) -> Result<Left, Exceeded> {
-        let rate = self.config.client;
+        let rate = self.config.load().client;
         let requests = self.local.take(&[self.client_rate(client)])?.unwrap_or_default();
         Ok(Left { requests, burst: rate.burst, per_second: rate.per_second })
     }
@@ -93,7 +106,7 @@ impl Limits {
         let subject = Principal::Subject(subject.to_owned());
         for (limit, allowance) in self.allowances(kind) {
             charges.push(Failure::rest(subject.clone(), limit));
-            charges.extend(of_allowance(&subject, limit, allowance, 1));
+            charges.extend(of_allowance(&subject, limit, &allowance, 1));
         }
         charges
     }
@@ -102,11 +115,11 @@ impl Limits {
     #[must_use]
     pub fn of_nonces(&self, client: &Client, subject: Option<&str>, count: usize) -> Vec<Charge> {
         const LIMIT: &str = "nonce_generation";
-        let mut charges = self.of_request(client);
-        if let Some(subject) = subject.filter(|_| self.config.enabled) {
+        let (mut charges, config) = (self.of_request(client), self.config.load());
+        if let Some(subject) = subject.filter(|_| config.enabled) {
             let (subject, count) = (Principal::Subject(subject.to_owned()), u32::try_from(count).unwrap_or(u32::MAX));
             charges.push(Failure::rest(subject.clone(), LIMIT));
-            charges.extend(of_allowance(&subject, LIMIT, &self.config.subject.nonce_generation, count));
+            charges.extend(of_allowance(&subject, LIMIT, &config.subject.nonce_generation, count));
         }
         charges
     }
@@ -168,7 +181,7 @@ impl Limits {
 
     fn of_request(&self, client: &Client) -> Vec<Charge> {
         // Without a fleet these two have been charged where the request came in.
-        if self.shared.is_none() || !self.config.enabled {
+        if self.shared.is_none() || !self.config.load().enabled {
             return Vec::new();
         }
         let mut charges = self.address_rate(client.address);
@@ -177,22 +190,25 @@ impl Limits {
     }
 
     fn address_rate(&self, address: IpAddr) -> Vec<Charge> {
-        if !self.config.enabled || self.is_exempt(address) {
+        if !self.config.load().enabled || self.is_exempt(address) {
             return Vec::new();
         }
-        let (principal, quota) = (Principal::Address(address.into()), self.config.address.quota());
+        let (principal, quota) = (Principal::Address(address.into()), self.config.load().address.quota());
         vec![Charge { principal, limit: "address", window: Window::Rate, quota, count: 1 }]
     }
 
     fn client_rate(&self, client: &Client) -> Charge {
-        let (principal, quota) = (Principal::Client(client.identity.clone()), self.config.client.quota());
+        let (principal, quota) = (Principal::Client(client.identity.clone()), self.config.load().client.quota());
         Charge { principal, limit: "client", window: Window::Rate, quota, count: 1 }
     }
 
-    fn allowances(&self, kind: AttestationType) -> impl Iterator<Item = (&'static str, &config::Allowance)> {
-        let subject = &self.config.subject;
-        let all = subject.of(kind).into_iter().chain([("attestation_signing", &subject.attestation_signing)]);
-        all.filter(|_| self.config.enabled)
+    fn allowances(&self, kind: AttestationType) -> Vec<(&'static str, config::Allowance)> {
+        let config = self.config.load();
+        if !config.enabled {
+            return Vec::new();
+        }
+        let of_kind = config.subject.of(kind).map(|(limit, allowance)| (limit, *allowance));
+        of_kind.into_iter().chain([("attestation_signing", config.subject.attestation_signing)]).collect()
     }
 }
 
