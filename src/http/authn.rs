@@ -13,7 +13,8 @@ use super::{
     access::{Access, Allowed},
     admission::{self, REFUSAL_TAKES},
     connections::Connection,
-    problem::{MISSING_ROLE, NOT_AUTHENTICATED, Problem},
+    foreign::is_foreign,
+    problem::{MISSING_ROLE, NOT_AUTHENTICATED, OTHER_SITE, Problem},
     request,
 };
 use crate::{
@@ -56,6 +57,10 @@ async fn pass<B: MessageBody>(
 async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<Client>, Problem> {
     let Allowed::Holders(roles) = access.allowed else { return Ok(None) };
     let service = request::shared::<Service>(request);
+    if access.method != "GET" && is_foreign(request) {
+        deny(&service, &request::client(request, None), "a page of another site asked for it".into()).await;
+        return Err(Problem::new(&OTHER_SITE, ""));
+    }
     let known = match identify(request, &service) {
         Ok(known) => known,
         Err(refused) => {

@@ -14,6 +14,7 @@ mod changes;
 mod connections;
 mod expiry;
 pub mod exposition;
+mod foreign;
 pub mod health;
 pub mod index;
 pub mod jwks;
