@@ -18,6 +18,8 @@ pub struct Access {
 pub enum Allowed {
     /// Whoever asks; no credential is looked at.
     Everybody,
+    /// Whoever asks, also without a credential; one that is shown must be good.
+    Guests,
     /// Whoever has one of these roles.
     Holders(&'static [Role]),
 }
@@ -52,6 +54,8 @@ pub const TABLE: &[Access] = &[
     open("/problems/{name}"),
     open("/docs"),
     open("/api/v1/openapi.json"),
+    Access { method: "GET", path: "/api/v1/me", allowed: Allowed::Guests, recorded: false },
+    read("/api/v1/activity", READERS),
     read("/api/v1/signer", MEMBERS),
     read("/api/v1/keys", MEMBERS),
     change("POST", "/api/v1/keys", &[Operator]),

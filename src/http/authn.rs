@@ -55,7 +55,11 @@ async fn pass<B: MessageBody>(
 
 /// Who is asking, if they may.
 async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<Client>, Problem> {
-    let Allowed::Holders(roles) = access.allowed else { return Ok(None) };
+    let needed = match access.allowed {
+        Allowed::Everybody => return Ok(None),
+        Allowed::Guests => None,
+        Allowed::Holders(roles) => Some(roles),
+    };
     let service = request::shared::<Service>(request);
     if access.method != "GET" && is_foreign(request) {
         deny(&service, &request::client(request, None), "a page of another site asked for it".into()).await;
@@ -70,7 +74,7 @@ async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<
     };
     let client = request::client(request, Some(&known));
     admission::admit_client(&service, request, &client).await?;
-    if !known.grants.has_any(roles) {
+    if let Some(roles) = needed.filter(|roles| !known.grants.has_any(roles)) {
         deny(&service, &client, format!("the role {} is missing", one_of(roles))).await;
         return Err(missing(&known, &client, roles));
     }

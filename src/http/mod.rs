@@ -3,6 +3,7 @@
 
 pub mod abuse;
 pub mod access;
+pub mod activity;
 mod admission;
 pub mod approvals;
 pub mod attestations;
@@ -21,6 +22,7 @@ pub mod jwks;
 pub mod keys;
 pub mod lifecycle;
 pub mod maintenance;
+pub mod me;
 pub mod nonces;
 pub mod opaque;
 pub mod openapi;

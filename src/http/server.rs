@@ -19,12 +19,12 @@ use actix_web::{
 
 use super::proxy::Proxies;
 use super::{
-    Config, MetricsConfig, Pulse, TlsConfig, abuse, access, admission, approvals, attestations, audit,
+    Config, MetricsConfig, Pulse, TlsConfig, abuse, access, activity, admission, approvals, attestations, audit,
     authn::gated,
     blocks, body,
     connections::{self, Doorman},
     expiry::Expiry,
-    exposition, health, index, jwks, keys, lifecycle, maintenance, nonces, opaque, openapi, problem, request,
+    exposition, health, index, jwks, keys, lifecycle, maintenance, me, nonces, opaque, openapi, problem, request,
     rotations, signer,
     tls::Tls,
     unix_socket,
@@ -275,6 +275,8 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/problems/{name}", problem::explain))
         .service(get("/docs", openapi::page))
         .service(get("/api/v1/openapi.json", openapi::document))
+        .service(get("/api/v1/me", me::me))
+        .service(get("/api/v1/activity", activity::activity))
         .service(get("/api/v1/signer", signer::signer))
         .service(get_and(Method::POST, "/api/v1/keys", keys::list, lifecycle::generate))
         .service(get("/api/v1/keys/active", keys::active))
