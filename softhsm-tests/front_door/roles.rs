@@ -22,6 +22,8 @@ const MAY: &[(&str, &str, &str)] = &[
     ("GET", "/problems/{name}", "*"),
     ("GET", "/docs", "*"),
     ("GET", "/api/v1/openapi.json", "*"),
+    ("GET", "/console", "*"),
+    ("GET", "/console/{asset}", "*"),
     ("GET", "/api/v1/me", "*"),
     ("GET", "/api/v1/activity", "osa"),
     ("GET", "/api/v1/signer", "posa"),
@@ -86,6 +88,7 @@ fn no_route_is_without_a_row_and_no_row_without_a_route() {
 
 fn concrete(path: &str) -> String {
     path.replace("{name}", "invalid-json")
+        .replace("{asset}", "main.js")
         .replace("{key_id}", "veid-signer-test:99")
         .replace("{rotation_id}", "rot-99")
         .replace("{approval_id}", "apr-99")

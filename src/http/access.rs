@@ -54,6 +54,8 @@ pub const TABLE: &[Access] = &[
     open("/problems/{name}"),
     open("/docs"),
     open("/api/v1/openapi.json"),
+    open("/console"),
+    open("/console/{asset}"),
     Access { method: "GET", path: "/api/v1/me", allowed: Allowed::Guests, recorded: false },
     read("/api/v1/activity", READERS),
     read("/api/v1/signer", MEMBERS),

@@ -13,6 +13,7 @@ pub mod blocks;
 pub mod body;
 mod changes;
 mod connections;
+pub mod console;
 mod expiry;
 pub mod exposition;
 mod foreign;
@@ -82,6 +83,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// The header they say it in.
     pub proxy_header: ProxyHeader,
+    /// Whether there is a page for operators at `/console`.
+    pub console: bool,
 }
 
 /// Where a proxy says whom it asks for.
@@ -107,6 +110,7 @@ impl Default for Config {
             leave: Duration::ZERO,
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::XForwardedFor,
+            console: true,
         }
     }
 }

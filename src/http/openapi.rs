@@ -10,8 +10,8 @@ use utoipa::OpenApi;
 use super::{
     abuse,
     access::{Access, Allowed, TABLE},
-    activity, approvals, attestations, audit, blocks, health, index, jwks, keys, lifecycle, maintenance, me, nonces,
-    opaque,
+    activity, approvals, attestations, audit, blocks, console, health, index, jwks, keys, lifecycle, maintenance, me,
+    nonces, opaque,
     problem::{self, Body},
     rotations, signer,
 };
@@ -32,6 +32,8 @@ use crate::audit::{EventType, Outcome, Severity};
         jwks::jwks,
         problem::list,
         problem::explain,
+        console::page,
+        console::asset,
         me::me,
         activity::activity,
         signer::signer,
