@@ -103,10 +103,16 @@ fn nothing_is_shown_without_a_key_nor_after_signing_out_and_the_key_is_kept_nowh
     browser.wait_for("#sign-in");
     let left = browser.js("return document.documentElement.outerHTML");
     assert!(!left.as_str().unwrap().contains("veid-signer-test"), "{left}");
-    // After a reload nobody is signed in.
+    // After a reload nobody is signed in, nor after coming back to it.
     sign_in(&browser, &key);
     browser.go("/console");
     browser.wait_for("#sign-in");
+    sign_in(&browser, &key);
+    browser.wait_for(".key[data-state=active]");
+    browser.go("/livez");
+    browser.js("history.back()");
+    browser.wait_for("#sign-in");
+    assert_eq!(browser.seen("#board"), 0);
 }
 
 #[test]
@@ -116,8 +122,10 @@ fn a_key_that_is_revoked_ends_what_is_shown() {
     let key = guarded.key("auditor", &[]);
     sign_in(&browser, &key);
     browser.wait_for(".key[data-state=active]");
+    browser.click("[data-focus^=details]");
+    browser.wait_for_text("dialog", "BEGIN PUBLIC KEY");
     let id = key.split('_').nth(1).unwrap();
     guarded.run_key(&["revoke", id]);
     browser.wait_for_text("#sign-in-trouble", "unknown or revoked");
-    assert_eq!(browser.seen("#board"), 0);
+    assert_eq!(browser.seen("#board, dialog"), 0);
 }

@@ -111,12 +111,12 @@ async function details(key) {
   }
 }
 
-const LEGEND = [["seg-signs", "signed"], ["seg-will", "may still sign"], ["seg-verifies", "only verifies"], ["seg-band", "overlap"]];
+const LEGEND = [["seg-signs", "signed"], ["seg-will", "may still sign"], ["seg-verifies", "only verifies"], ["seg-band", "overlap"], ["seg-kept", "retired: verifies on"]];
 const MARKS = [["mark-warn", "rotate from here on"], ["mark-end", "deadline"], ["mark-bad", "revoked"]];
 
 function legend() {
   const sample = (shape, text) => h("span", null, s("svg", { "aria-hidden": "true" }, shape), text);
   return h("div", { class: "legend" },
-    LEGEND.map(([kind, text]) => sample(s("rect", { class: kind, x: 0, y: "15%", width: "100%", height: "70%", rx: 2 }), text)),
+    LEGEND.map(([kind, text]) => sample(s("rect", { class: kind, x: 0, width: "100%", rx: 2, ...(kind === "seg-kept" ? { y: "42%", height: "16%" } : { y: "15%", height: "70%" }) }), text)),
     MARKS.map(([kind, text]) => sample(s("line", { class: kind, x1: "50%", x2: "50%", y1: 0, y2: "100%" }), text)));
 }

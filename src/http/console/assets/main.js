@@ -122,6 +122,9 @@ function link() {
 /** Nothing of what was shown to somebody stays for somebody else. */
 function askWho(trouble) {
   poll.stop();
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  byId("audit-filter").reset();
+  byId("said").replaceChildren();
   signOut();
   activity.forget();
   byId("board").hidden = true;
@@ -144,5 +147,8 @@ byId("sign-in-form").addEventListener("submit", (event) => {
   poll.start();
 });
 byId("sign-out").addEventListener("click", () => askWho(""));
+// Browsers keep pages that were left, to come back to: as if nobody had signed in.
+addEventListener("pagehide", () => askWho(""));
+addEventListener("pageshow", (event) => { if (event.persisted) poll.start(); });
 setInterval(() => { tick(); link(); }, 1000);
 poll.start();

@@ -37,7 +37,11 @@ export class Poll {
   async #round() {
     if (this.#running) return this.#running;
     clearTimeout(this.#timer);
-    this.#running = this.#work().catch((error) => ({ failed: true, error }));
+    this.#running = this.#work().catch((error) => {
+      // A fault of the page itself: the browser's log has it, and the next round is made all the same.
+      reportError(error);
+      return { failed: true };
+    });
     const { failed = false, wait = 0 } = await this.#running;
     this.#running = null;
     this.#failures = failed ? this.#failures + 1 : 0;

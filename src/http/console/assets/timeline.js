@@ -77,13 +77,15 @@ function band(rotation, scale) {
 const overlapEnd = ({ overlap_until, completed_at, cancelled_at }) =>
   Math.min(...[overlap_until, completed_at, cancelled_at].map(ms).filter((time) => time !== null));
 
+const HEIGHTS = { "seg-verifies": ["40%", "20%"], "seg-kept": ["48%", "4%"] };
+
 function segment(kind, from, to, scale) {
   const [x, end] = [scale.x(from), scale.x(to)];
-  const [y, height] = kind === "seg-verifies" ? ["40%", "20%"] : ["33%", "34%"];
+  const [y, height] = HEIGHTS[kind] ?? ["33%", "34%"];
   return s("rect", { class: kind, x: percent(x), width: percent(Math.max(end - x, 0.15)), y, height, rx: 2 });
 }
 
-/** What it did when: waits, signs, will sign, only verifies. */
+/** What it did when: waits, signs, will sign, only verifies; what a retired key has signed verifies on. */
 function segments(key, at, rotations) {
   const activated = ms(key.activated_at);
   const revoked = ms(key.revocation?.revoked_at);
@@ -94,7 +96,8 @@ function segments(key, at, rotations) {
   const made = ["seg-made", ms(key.generated_at), activated];
   if (key.state === "active") return [made, ["seg-signs", activated, at], ["seg-will", at, ms(key.expires_at)]];
   const ends = Math.min(revoked ?? Infinity, ms(key.retired_at ?? key.overlap_until ?? key.expires_at) ?? Infinity);
-  return [made, ["seg-signs", activated, signsUntil], ["seg-verifies", signsUntil, Math.max(ends, signsUntil)]];
+  const kept = revoked === null && ends < at ? [["seg-kept", ends, at]] : [];
+  return [made, ["seg-signs", activated, signsUntil], ["seg-verifies", signsUntil, Math.max(ends, signsUntil)], ...kept];
 }
 
 function marks(key, warnAge) {
