@@ -23,7 +23,7 @@ fn busy() -> Appliance {
 fn assert_fits(browser: &Browser, what: &str) {
     let widths = browser.js(
         "return [...document.querySelectorAll('html, body, main, dialog, section, form, table, li')] \
-         .filter((one) => one.checkVisibility() && (one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0 || one.getBoundingClientRect().right > innerWidth + 1)) \
+         .filter((one) => one.checkVisibility() && (one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0 || one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)) \
          .map((one) => `${one.tagName} ${one.id} ${one.className} ${one.scrollWidth} > ${one.clientWidth}`)",
     );
     assert_eq!(widths, json!([]), "{what}");
@@ -34,7 +34,7 @@ fn nothing_is_wider_than_a_phone() {
     let appliance = busy();
     let browser = open(&appliance);
     browser.size(390, 844);
-    browser.wait_until("it is as wide as a phone", "return innerWidth === 390");
+    browser.wait_until("it is as wide as a phone", "return document.documentElement.clientWidth === 390");
     browser.wait_for("[data-block]");
     assert_fits(&browser, "the board");
     browser.picture("phone");
