@@ -10,6 +10,8 @@ tests=("${demo[@]}" redis-server redis-sentinel redis-tools procps strace gcc li
 tests+=(p11-kit p11-kit-modules)
 tests+=(libtpm2-pkcs11-1 libtpm2-pkcs11-tools libtss2-tcti-tabrmd0 swtpm tpm2-abrmd tpm2-tools dbus-daemon util-linux)
 tests+=(opencryptoki libclang1 libsqlite3-dev libssl-dev pkg-config)
+# The browser of the console's tests.
+tests+=(chromium chromium-driver)
 appliance=(mmdebstrap systemd-container lintian)
 case "${1:?demo, tests or appliance}" in
   demo) wanted=("${demo[@]}") ;;

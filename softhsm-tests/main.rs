@@ -8,6 +8,7 @@ mod architecture;
 mod audit;
 mod bad_input;
 mod certificates;
+mod console;
 mod continuity;
 mod crashes;
 mod doctor;

@@ -1,5 +1,7 @@
 //! Every route × every role × every wire.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::support::{
@@ -20,6 +22,10 @@ const MAY: &[(&str, &str, &str)] = &[
     ("GET", "/problems/{name}", "*"),
     ("GET", "/docs", "*"),
     ("GET", "/api/v1/openapi.json", "*"),
+    ("GET", "/console", "*"),
+    ("GET", "/console/{asset}", "*"),
+    ("GET", "/api/v1/me", "*"),
+    ("GET", "/api/v1/activity", "osa"),
     ("GET", "/api/v1/signer", "posa"),
     ("GET", "/api/v1/keys", "posa"),
     ("POST", "/api/v1/keys", "o"),
@@ -82,6 +88,7 @@ fn no_route_is_without_a_row_and_no_row_without_a_route() {
 
 fn concrete(path: &str) -> String {
     path.replace("{name}", "invalid-json")
+        .replace("{asset}", "main.js")
         .replace("{key_id}", "veid-signer-test:99")
         .replace("{rotation_id}", "rot-99")
         .replace("{approval_id}", "apr-99")
@@ -116,6 +123,28 @@ fn check(wire: &str, curl: &Curl, role: Option<char>) -> usize {
         denied += usize::from(!allowed);
     }
     denied
+}
+
+#[test]
+fn everybody_learns_who_they_are_and_what_they_may_do() {
+    let guarded = Guarded::new();
+    for client in &CLIENTS[..5] {
+        let me = guarded.certified(client).get("/api/v1/me").ok();
+        assert_eq!((&me["identity"], &me["roles"]), (&json!(client), &json!([client])));
+        let may = me["may"].as_array().unwrap().iter().map(|route| route.as_str().unwrap().to_owned());
+        let rows = MAY.iter().filter(|(_, _, may)| may.contains(letter(client).unwrap()));
+        let expected: BTreeSet<_> = rows.map(|(method, path, _)| format!("{method} {path}")).collect();
+        assert_eq!(may.collect::<BTreeSet<_>>(), expected, "{client}");
+    }
+    let nobody = guarded.tls().get("/api/v1/me").ok();
+    assert_eq!(
+        (&nobody["roles"], &nobody["may"], &nobody["authentication_required"]),
+        (&json!([]), &json!([]), &json!(true))
+    );
+    // A credential that is shown must be good, and a bad one is on record.
+    assert!(guarded.appliance().audit_events("access_denied").is_empty());
+    assert_eq!(guarded.tls().bearer("vsk_nobody_0").get("/api/v1/me").status, 401);
+    assert_eq!(guarded.appliance().audit_events("access_denied").len(), 1);
 }
 
 fn letter(client: &str) -> Option<char> {

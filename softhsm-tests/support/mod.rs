@@ -1,6 +1,7 @@
 //! What tests stand on: an appliance under test, a token, other people's tools.
 
 pub mod appliance;
+pub mod browser;
 pub mod client;
 pub mod curl;
 pub mod dice;

@@ -83,7 +83,7 @@ impl Route {
     /// The path with parameters that exist. A rotation is begun when there is none.
     pub fn concrete(&self, appliance: &Appliance) -> String {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let mut path = self.path.replace("{name}", "invalid-json");
+        let mut path = self.path.replace("{name}", "invalid-json").replace("{asset}", "main.js");
         if path.contains("{key_id}") {
             // To read from, the active key; to revoke and destroy, the oldest.
             let key = if self.method == "GET" {

@@ -26,6 +26,8 @@ pub enum Recorded {
 pub enum Allowed {
     /// Whoever asks; no credential is looked at.
     Everybody,
+    /// Whoever asks, also without a credential; one that is shown must be good.
+    Guests,
     /// Whoever has one of these roles.
     Holders(&'static [Role]),
 }
@@ -65,6 +67,10 @@ pub const TABLE: &[Access] = &[
     open("/problems/{name}"),
     open("/docs"),
     open("/api/v1/openapi.json"),
+    open("/console"),
+    open("/console/{asset}"),
+    Access { method: "GET", path: "/api/v1/me", allowed: Allowed::Guests, recorded: Recorded::Never },
+    read("/api/v1/activity", READERS),
     read("/api/v1/signer", MEMBERS),
     read("/api/v1/keys", MEMBERS),
     change("POST", "/api/v1/keys", &[Operator]),

@@ -13,7 +13,8 @@ use super::{
     access::{Access, Allowed, Recorded},
     admission::{self, REFUSAL_TAKES},
     connections::Connection,
-    problem::{MISSING_ROLE, NOT_AUTHENTICATED, Problem},
+    foreign::is_foreign,
+    problem::{MISSING_ROLE, NOT_AUTHENTICATED, OTHER_SITE, Problem},
     request,
 };
 use crate::{
@@ -54,8 +55,16 @@ async fn pass<B: MessageBody>(
 
 /// Who is asking, if they may.
 async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<Client>, Problem> {
-    let Allowed::Holders(roles) = access.allowed else { return Ok(None) };
+    let needed = match access.allowed {
+        Allowed::Everybody => return Ok(None),
+        Allowed::Guests => None,
+        Allowed::Holders(roles) => Some(roles),
+    };
     let service = request::shared::<Service>(request);
+    if access.method != "GET" && is_foreign(request) {
+        deny(&service, &request::client(request, None), "a page of another site asked for it".into()).await;
+        return Err(Problem::new(&OTHER_SITE, ""));
+    }
     let known = match identify(request, &service) {
         Ok(known) => known,
         Err(refused) => {
@@ -65,7 +74,7 @@ async fn judge(access: &'static Access, request: &HttpRequest) -> Result<Option<
     };
     let client = request::client(request, Some(&known));
     admission::admit_client(&service, request, &client).await?;
-    if !known.grants.has_any(roles) {
+    if let Some(roles) = needed.filter(|roles| !known.grants.has_any(roles)) {
         deny(&service, &client, format!("the role {} is missing", one_of(roles))).await;
         return Err(missing(&known, &client, roles));
     }

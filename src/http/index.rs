@@ -15,6 +15,10 @@ GET  /problems                                  every problem type
 GET  /problems/{name}                           what a problem type means
 GET  /docs                                      these paths in detail, as a page
 GET  /api/v1/openapi.json                       the same for programs (OpenAPI 3.1)
+GET  /console                                   these paths as a page for operators
+GET  /console/{asset}                           what that page is made of
+GET  /api/v1/me                                 who you are here, and what you may do
+GET  /api/v1/activity                           counters since the start
 GET  /api/v1/signer                             who this signer is, by which rules
 GET  /api/v1/keys                               all keys, newest first
 POST /api/v1/keys                               generate a successor ahead {initiated_by, algorithm?}

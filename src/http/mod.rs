@@ -3,6 +3,7 @@
 
 pub mod abuse;
 pub mod access;
+pub mod activity;
 mod admission;
 pub mod approvals;
 pub mod attestations;
@@ -12,14 +13,17 @@ pub mod blocks;
 pub mod body;
 mod changes;
 mod connections;
+pub mod console;
 mod expiry;
 pub mod exposition;
+mod foreign;
 pub mod health;
 pub mod index;
 pub mod jwks;
 pub mod keys;
 pub mod lifecycle;
 pub mod maintenance;
+pub mod me;
 pub mod nonces;
 pub mod opaque;
 pub mod openapi;
@@ -79,6 +83,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// The header they say it in.
     pub proxy_header: ProxyHeader,
+    /// Whether there is a page for operators at `/console`.
+    pub console: bool,
 }
 
 /// Where a proxy says whom it asks for.
@@ -104,6 +110,7 @@ impl Default for Config {
             leave: Duration::ZERO,
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::XForwardedFor,
+            console: true,
         }
     }
 }

@@ -10,7 +10,8 @@ use utoipa::OpenApi;
 use super::{
     abuse,
     access::{Access, Allowed, TABLE},
-    approvals, attestations, audit, blocks, health, index, jwks, keys, lifecycle, maintenance, nonces, opaque,
+    activity, approvals, attestations, audit, blocks, console, health, index, jwks, keys, lifecycle, maintenance, me,
+    nonces, opaque,
     problem::{self, Body},
     rotations, signer,
 };
@@ -31,6 +32,10 @@ use crate::audit::{EventType, Outcome, Severity};
         jwks::jwks,
         problem::list,
         problem::explain,
+        console::page,
+        console::asset,
+        me::me,
+        activity::activity,
         signer::signer,
         keys::list,
         keys::active,
@@ -115,14 +120,17 @@ fn finish(operation: &mut Map<String, Value>, row: &Access) {
     }
     let responses = &mut operation["responses"];
     responses["default"] = problem("Refused: see type and detail");
-    let Allowed::Holders(roles) = row.allowed else {
-        operation.insert("security".into(), json!([]));
-        return;
+    let (security, roles) = match row.allowed {
+        Allowed::Everybody => (json!([]), None),
+        Allowed::Guests => (json!([{}, { "bearer": [] }, { "mutualTLS": [] }]), Some(&[][..])),
+        Allowed::Holders(roles) => (json!([{ "bearer": [] }, { "mutualTLS": [] }]), Some(roles)),
     };
-    responses["401"] = problem("Nobody is known by the credential, or none was shown");
-    responses["403"] = problem("The caller does not have the role, or may not do this with it");
-    operation.insert("security".into(), json!([{ "bearer": [] }, { "mutualTLS": [] }]));
-    operation.insert("x-roles".into(), json!(roles));
+    if let Some(roles) = roles {
+        responses["401"] = problem("Nobody is known by the credential, or none was shown");
+        responses["403"] = problem("The caller does not have the role, or may not do this with it");
+        operation.insert("x-roles".into(), json!(roles));
+    }
+    operation.insert("security".into(), security);
 }
 
 /// `GET /api/v1/openapi.json`
@@ -181,7 +189,7 @@ fn write_page() -> String {
 fn write_operation(page: &mut String, row: &Access) {
     let operation = &DOCUMENT["paths"][row.path][row.method.to_lowercase()];
     let roles = match row.allowed {
-        Allowed::Everybody => "everybody".to_owned(),
+        Allowed::Everybody | Allowed::Guests => "everybody".to_owned(),
         Allowed::Holders(roles) => roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", "),
     };
     // Writing to a String cannot fail.

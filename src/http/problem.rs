@@ -55,6 +55,8 @@ kinds! {
         "Ask the signer's operators for the role that is named.";
     NOT_PERMITTED = "not-permitted", FORBIDDEN, "The caller may not do this with this type, purpose or key",
         "Ask the signer's operators to add it to what this client may use.";
+    OTHER_SITE = "other-site", FORBIDDEN, "The request was made by a page of another site",
+        "Use the console of this signer, /console, or a program that is no browser.";
     NOT_FOUND = "not-found", NOT_FOUND, "There is nothing at this path",
         "GET / lists the paths.";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",

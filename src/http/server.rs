@@ -19,12 +19,13 @@ use actix_web::{
 
 use super::proxy::Proxies;
 use super::{
-    Config, MetricsConfig, Pulse, TlsConfig, abuse, access, admission, approvals, attestations, audit,
+    Config, MetricsConfig, Pulse, TlsConfig, abuse, access, activity, admission, approvals, attestations, audit,
     authn::gated,
     blocks, body,
     connections::{self, Doorman},
+    console,
     expiry::Expiry,
-    exposition, health, index, jwks, keys, lifecycle, maintenance, nonces, opaque, openapi, problem, request,
+    exposition, health, index, jwks, keys, lifecycle, maintenance, me, nonces, opaque, openapi, problem, request,
     rotations, signer,
     tls::Tls,
     unix_socket,
@@ -126,6 +127,7 @@ impl Servers {
         let metrics_doorman = Doorman::new(None, METRICS_CONNECTIONS[0], config.head_time);
         let (api_service, metrics_service) = (Arc::clone(service), Arc::clone(service));
         let proxies = Proxies::from_config(config);
+        let has_console = config.console;
         let (api_authn, metrics_authn) = (Arc::clone(authn), Arc::clone(authn));
         let pulse = Pulse::default();
         let (api_pulse, metrics_pulse) = (pulse.clone(), pulse.clone());
@@ -137,6 +139,7 @@ impl Servers {
                 .app_data(web::PayloadConfig::new(body::MAX_BODY_BYTES))
                 .app_data(body::queries())
                 .app_data(web::Data::new(proxies.clone()))
+                .app_data(web::Data::new(console::Offered(has_console)))
                 .wrap(from_fn(admission::admit))
                 .wrap(from_fn(request::identify))
                 .wrap(from_fn(connections::work))
@@ -275,6 +278,10 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/problems/{name}", problem::explain))
         .service(get("/docs", openapi::page))
         .service(get("/api/v1/openapi.json", openapi::document))
+        .service(get("/console", console::page))
+        .service(get("/console/{asset}", console::asset))
+        .service(get("/api/v1/me", me::me))
+        .service(get("/api/v1/activity", activity::activity))
         .service(get("/api/v1/signer", signer::signer))
         .service(get_and(Method::POST, "/api/v1/keys", keys::list, lifecycle::generate))
         .service(get("/api/v1/keys/active", keys::active))
