@@ -120,7 +120,7 @@ fn libraries_stay_in_their_rooms() {
         ("x509_cert", &["token", "http"]),
         ("sd_notify", &["systemd"]),
         ("jsonwebtoken", &["authn"]),
-        ("ureq", &["authn"]),
+        ("ureq", &["authn", "cli"]),
     ] {
         for (room, path, text) in sources() {
             let named = text.contains(&format!("{library}::")) || text.contains(&format!("use {library};"));

@@ -23,6 +23,7 @@ mod limits;
 mod main_job;
 mod modules;
 mod nonce_store;
+mod operator;
 mod pin;
 mod readme;
 mod recovery;

@@ -17,6 +17,12 @@ pub enum ExitCode {
     Unavailable = 69,
     /// EX_SOFTWARE: a promise could not be kept (the audit trail failed); start-up finds the truth.
     Software = 70,
+    /// EX_TEMPFAIL: not now. The change waits for the approval of others, or a limit is reached.
+    Later = 75,
+    /// EX_PROTOCOL: the appliance understood what was asked for, and refused it.
+    Refused = 76,
+    /// EX_NOPERM: whoever asked lacks the role.
+    NotPermitted = 77,
     /// EX_CONFIG: somebody must change the configuration, a file that it names, the PIN, the token or a
     /// damaged trail first.
     Config = 78,
