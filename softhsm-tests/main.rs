@@ -6,6 +6,7 @@
 mod appliance;
 mod architecture;
 mod audit;
+mod backup;
 mod bad_input;
 mod certificates;
 mod continuity;

@@ -10,7 +10,7 @@ pub enum ExitCode {
     Success = 0,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
-    /// EX_DATAERR: the audit trail is not what it must be.
+    /// EX_DATAERR: the audit trail, or a backup, is not what it must be.
     Data = 65,
     /// EX_UNAVAILABLE: the token, a directory or a port is not usable now, or too many calls to the token
     /// hang; a restart may help.
@@ -19,7 +19,7 @@ pub enum ExitCode {
     Software = 70,
     /// EX_TEMPFAIL: not now. The change waits for the approval of others, or a limit is reached.
     Later = 75,
-    /// EX_PROTOCOL: the appliance understood what was asked for, and refused it.
+    /// EX_PROTOCOL: what was asked for was understood, and refused: by the appliance, or by `restore`.
     Refused = 76,
     /// EX_NOPERM: whoever asked lacks the role.
     NotPermitted = 77,

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod audit;
+mod backup;
 mod check;
 mod dev;
 mod doctor;
@@ -23,11 +24,11 @@ const EXIT_CODES: &str = "\
 Exit codes:
    0  done, or told to stop
   64  the command line is wrong, or the question was not answered with yes
-  65  audit verify: the trail is not what it must be
+  65  audit verify, backup verify: it is not what it must be
   69  the token, a directory, a port or the appliance is not usable now, or nothing can be signed
   70  the audit trail failed, so the appliance ended itself
   75  later: the change waits for the approval of others, or a limit is reached
-  76  the appliance refused it
+  76  it was refused, and why is said
   77  the caller lacks the role for it
   78  somebody must change the configuration, a file that it names, the PIN or the token first";
 
@@ -64,6 +65,11 @@ enum Command {
     /// Search the audit trail, close its file, verify it, export it.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Make, verify and try out backups of everything but the token.
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// Put a backup where nothing is yet, beside the token whose it is.
+    Restore(backup::Restore),
     #[command(flatten)]
     Operator(operator::Command),
     /// Only what [`ExitCode::end_at_once`] needs.
@@ -104,6 +110,8 @@ impl Cli {
             Command::Token(command) => token::run(&command),
             Command::HoldToken => hold_token::run(),
             Command::Key(command) => key::run(&command),
+            Command::Backup(command) => backup::run(&command),
+            Command::Restore(options) => backup::restore(&options),
             Command::Operator(command) => operator::run(&command),
             Command::EndWith { code } => std::process::exit(code.into()),
         };
