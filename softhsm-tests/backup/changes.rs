@@ -21,6 +21,26 @@ fn members(tar: &[u8]) -> Vec<(String, usize, usize, usize)> {
     found
 }
 
+/// The header that a member of this size has.
+fn header(name: &str, size: usize) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).unwrap();
+    header.set_size(size as u64);
+    header.set_mode(0o600);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn padded(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(bytes.len().div_ceil(512) * 512, 0);
+    bytes
+}
+
 /// What verification says of these bytes.
 fn verdict(path: &Path, bytes: &[u8], keys: &[PublicKey]) -> Result<(), String> {
     fs::write(path, bytes).unwrap();
@@ -101,6 +121,16 @@ fn what_is_cut_off_added_or_signed_by_others_is_refused() {
         verdict(&path, &tar[..length], &keys).unwrap_err();
     }
     verdict(&path, &[&tar[..], &[0]].concat(), &keys).unwrap_err();
+    // A second signature under the statement, which readers of notes would pass over.
+    let (name, _, content, size) = members(&tar)[0].clone();
+    assert_eq!(name, "STATEMENT");
+    let statement = String::from_utf8(tar[content..content + size].to_vec()).unwrap();
+    let signature = statement.lines().last().unwrap();
+    let twice = format!("{statement}{}\n", signature.replacen("verification-signer", "somebody-else", 1));
+    let changed = [header(&name, twice.len()), padded(&twice), tar[1024..].to_vec()].concat();
+    assert!(size <= 512, "the first member is one block");
+    let refusal = verdict(&path, &changed, &keys).unwrap_err();
+    assert!(refusal.contains("it is no statement over a backup"), "{refusal}");
     // The command says it too, with the exit code for programs.
     let other = Used::new();
     let arguments = |key: &Path| {
