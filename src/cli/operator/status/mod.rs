@@ -24,7 +24,7 @@ const PARTS: [(&str, &str); 7] = [
     ("nonces", "/api/v1/nonce/stats"),
     ("approvals", "/api/v1/approvals"),
     ("blocks", "/api/v1/blocks"),
-    ("alerts", "/api/v1/audit?severity=critical&limit=3"),
+    ("alerts", "/api/v1/audit?severity=critical&limit=8"),
 ];
 
 pub(super) fn run(session: &Session) -> Result<(), Failure> {
@@ -44,9 +44,10 @@ pub(super) fn run(session: &Session) -> Result<(), Failure> {
 
 fn screen(seen: &Value, now: Timestamp) {
     head(seen, now);
-    dependencies(&seen["health"]);
+    let width = paint::width().max(60);
+    dependencies(&seen["health"], width);
     section("Keys");
-    timeline::show(seen, now, paint::width());
+    timeline::show(seen, now, width);
     section("Nonces");
     anstream::println!("  {}", nonces::fill(&seen["nonces"]));
     waiting(&seen["approvals"]);
@@ -91,12 +92,25 @@ fn head(seen: &Value, now: Timestamp) {
     anstream::println!("  {}", Tone::Quiet.paint(format_args!("verification-signer {version}  {name}  {time}Z")));
 }
 
-fn dependencies(health: &Value) {
+fn dependencies(health: &Value, width: usize) {
     anstream::println!();
     for one in items(health, "/dependencies") {
-        let tone = if truth(one, "/healthy") { Tone::Good } else { Tone::Bad };
-        anstream::println!("  {} {:<12} {}", tone.paint("●"), text(one, "/name"), text(one, "/detail"));
+        let healthy = truth(one, "/healthy");
+        let (tone, detail) = if healthy {
+            (Tone::Good, clipped(text(one, "/detail"), width - 17))
+        } else {
+            (Tone::Bad, text(one, "/detail").to_owned())
+        };
+        anstream::println!("  {} {:<12} {detail}", tone.paint("●"), text(one, "/name"));
     }
+}
+
+/// One line; what is not healthy is told whole.
+fn clipped(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    text.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
 }
 
 fn waiting(requests: &Value) {
@@ -136,8 +150,11 @@ fn shut_out(blocks: &Value) {
     }
 }
 
+/// Announcements are left out: what came of them is on record as well.
 fn alerts(records: &Value) {
-    let records = items(records, "");
+    const SHOWN: usize = 3;
+    let over = |record: &&Value| text(record, "/outcome") != "pending";
+    let records: Vec<_> = items(records, "").iter().filter(over).take(SHOWN).collect();
     if records.is_empty() {
         return;
     }
