@@ -10,7 +10,7 @@ use std::{
 /// that may know each other (vocabulary, foundation, composition).
 const LAYERS: &[(&str, &[&str], Siblings)] = &[
     ("entry", &["main", "cli"], Siblings::Allowed),
-    ("composition", &["app", "supervisor", "config"], Siblings::Allowed),
+    ("composition", &["app", "supervisor", "backup", "config"], Siblings::Allowed),
     ("delivery", &["http"], Siblings::Forbidden),
     ("use cases", &["service"], Siblings::Forbidden),
     ("adapters", &["token", "ledger_file", "nonce", "limits", "fleet", "audit", "authn"], Siblings::Forbidden),
@@ -120,7 +120,7 @@ fn libraries_stay_in_their_rooms() {
         ("x509_cert", &["token", "http"]),
         ("sd_notify", &["systemd"]),
         ("jsonwebtoken", &["authn"]),
-        ("ureq", &["authn"]),
+        ("ureq", &["authn", "cli"]),
     ] {
         for (room, path, text) in sources() {
             let named = text.contains(&format!("{library}::")) || text.contains(&format!("use {library};"));

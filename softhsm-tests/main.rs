@@ -6,6 +6,7 @@
 mod appliance;
 mod architecture;
 mod audit;
+mod backup;
 mod bad_input;
 mod certificates;
 mod console;
@@ -24,6 +25,7 @@ mod limits;
 mod main_job;
 mod modules;
 mod nonce_store;
+mod operator;
 mod pin;
 mod readme;
 mod recovery;

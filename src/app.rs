@@ -18,7 +18,7 @@ use crate::{
     exit_code::ExitCode,
     fleet::{self, Fleet, RecordStream, RedisFleet, Single},
     http::{self, Servers, Wires},
-    key::{Ledger, LedgerError, LedgerUnavailable, PublicKey, Standing, seen::Seen},
+    key::{Ledger, LedgerError, LedgerUnavailable, PublicKey, Standing, StoredRecord, seen::Seen},
     ledger_file::FileLedger,
     limits::{self, Blocks, Limits},
     metrics::Metrics,
@@ -151,15 +151,30 @@ impl Opened {
     /// Logs in, reads the ledger, and compares it with what this appliance has seen before.
     /// Nothing is written.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_remembering(config, &config.state.directory).await
+    }
+
+    /// The same with what is remembered in this directory.
+    pub async fn open_remembering(config: &Config, memory: &Path) -> Result<Self, StartError> {
         let pins = PinDesk::new(config.token.pin_source().map_err(StartError::Config)?, &config.state.directory);
         // A PIN that may not be read is refused before the module is loaded.
         pins.look()?;
         let token = Arc::new(Token::open(&config.token, pins).map_err(|error| explain(config, error))?);
         let accepted = config.state.accept_ledger_head.as_deref();
-        let marker = Marker::new(&config.state.directory, &token.identity().serial, accepted);
+        let marker = Marker::new(memory, &token.identity().serial, accepted);
         let standing = Standing::fold(&config.signer.id, ledger(config, &token)?.read().await?)?;
         let accepted = marker.compare(&standing)?;
         Ok(Self { token, standing, marker, accepted })
+    }
+
+    /// The ledger's records, as they are now.
+    pub async fn records(&self, config: &Config) -> Result<Vec<StoredRecord>, StartError> {
+        Ok(ledger(config, &self.token)?.read().await?)
+    }
+
+    /// The audit keys on the token, the newest first.
+    pub async fn audit_keys(&self, config: &Config) -> Result<Vec<AuditKey>, StartError> {
+        audit_keys(config, &self.token).await
     }
 
     /// Checks that the active key, if there is one, is on the token, is what its record says, and
@@ -514,8 +529,15 @@ async fn reread_before_first_key(mut opened: Opened, asker: &Asker, config: &Con
     Ok(opened)
 }
 
+/// What the fleet remembers in Redis, where there is one.
+pub async fn fleet_memory(config: &Config) -> Result<Option<Seen>, StartError> {
+    let Some(redis) = &config.redis else { return Ok(None) };
+    let pool = Arc::new(Pool::new(redis, &config.signer.id)?);
+    Ok(RedisFleet::new(pool, &config.signer.id, &instance(config)).remembered().await?)
+}
+
 /// Keys of this ledger that the audit trail names as revoked.
-fn revoked_by_the_trail(config: &Config, standing: &Standing) -> Result<Seen, StartError> {
+pub fn revoked_by_the_trail(config: &Config, standing: &Standing) -> Result<Seen, StartError> {
     let directory = &config.audit.directory;
     let named = audit::revoked_keys(directory)
         .map_err(|source| audit::OpenError::Directory { path: directory.clone(), source })?;

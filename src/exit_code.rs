@@ -10,13 +10,19 @@ pub enum ExitCode {
     Success = 0,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
-    /// EX_DATAERR: the audit trail is not what it must be.
+    /// EX_DATAERR: the audit trail, or a backup, is not what it must be.
     Data = 65,
     /// EX_UNAVAILABLE: the token, a directory or a port is not usable now, or too many calls to the token
     /// hang; a restart may help.
     Unavailable = 69,
     /// EX_SOFTWARE: a promise could not be kept (the audit trail failed); start-up finds the truth.
     Software = 70,
+    /// EX_TEMPFAIL: not now. The change waits for the approval of others, or a limit is reached.
+    Later = 75,
+    /// EX_PROTOCOL: what was asked for was understood, and refused: by the appliance, or by `restore`.
+    Refused = 76,
+    /// EX_NOPERM: whoever asked lacks the role.
+    NotPermitted = 77,
     /// EX_CONFIG: somebody must change the configuration, a file that it names, the PIN, the token or a
     /// damaged trail first.
     Config = 78,

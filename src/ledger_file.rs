@@ -33,6 +33,12 @@ fn unavailable(error: io::Error) -> LedgerUnavailable {
     LedgerUnavailable(Box::new(error))
 }
 
+/// A record as it stands in the file.
+#[must_use]
+pub fn line(record: &StoredRecord) -> String {
+    format!("{}\t{}\n", record.label, hex::encode(&record.value))
+}
+
 /// Stands where a record's value would.
 const REMOVED: &str = "-";
 
@@ -58,8 +64,7 @@ impl Ledger for FileLedger {
     }
 
     async fn append(&self, record: StoredRecord) -> Result<(), LedgerUnavailable> {
-        let line = format!("{}\t{}\n", record.label, hex::encode(record.value));
-        self.log.lock().append(line.as_bytes()).map_err(|error| unavailable(error.into()))
+        self.log.lock().append(line(&record).as_bytes()).map_err(|error| unavailable(error.into()))
     }
 
     async fn remove(&self, label: &str) -> Result<(), LedgerUnavailable> {

@@ -20,7 +20,7 @@
 //! | layer | rooms | know |
 //! |---|---|---|
 //! | entry | `main`, [`cli`] | argv → configuration → app |
-//! | composition | [`app`], [`supervisor`], [`config`] | wiring |
+//! | composition | [`app`], [`supervisor`], [`backup`], [`config`] | wiring |
 //! | delivery | [`http`] | actix-web |
 //! | use cases | [`service`] | the rules of the product |
 //! | adapters | [`token`], [`ledger_file`], [`nonce`], [`limits`], [`fleet`], [`audit`], [`authn`] | PKCS#11; files; credentials |
@@ -34,6 +34,7 @@ pub mod app;
 pub mod attestation;
 pub mod audit;
 pub mod authn;
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod clock;

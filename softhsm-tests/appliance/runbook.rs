@@ -6,7 +6,11 @@ use std::fs;
 use crate::support::{signer::Signer, tool};
 
 /// What only a machine with the package has.
-const OF_THE_MACHINE: [&str; 4] = ["systemctl ", "journalctl ", "systemd-run ", "/var/tmp/audit-"];
+const OF_THE_MACHINE: [&str; 5] = ["systemctl ", "journalctl ", "systemd-run ", "/var/tmp/audit-", "$BACKUP"];
+
+/// Commands that go over the socket.
+const OF_OPERATORS: [&str; 7] =
+    ["status", "rotate", "emergency", "keys", "approvals list", "nonces stats", "blocks list"];
 
 /// The commands of every `sh` block; one that goes on in the next line is one.
 fn commands(markdown: &str) -> Vec<String> {
@@ -32,9 +36,10 @@ fn runbook() -> Vec<String> {
 
 #[test]
 fn every_command_of_the_runbook_works_as_printed() {
-    let signer = Signer::new();
-    signer.attest();
     let scratch = tempfile::tempdir().unwrap();
+    let socket = scratch.path().join("api.sock").display().to_string();
+    let signer = Signer::with_lines("[http]", &format!("unix_socket = \"{socket}\""), "", "[fleet]\nsingle = true");
+    signer.attest();
     let all = runbook();
     let here: Vec<_> = all.iter().filter(|command| !OF_THE_MACHINE.iter().any(|word| command.contains(word))).collect();
     assert!(here.len() >= 40 && all.len() - here.len() >= 8, "{} of {}", here.len(), all.len());
@@ -43,12 +48,19 @@ fn every_command_of_the_runbook_works_as_printed() {
         script += &["echo '== ", &command.replace('\'', "'\\''"), "' >&2\n", command, "\n"].concat();
     }
     let audit = signer.home.join("audit");
+    for command in OF_OPERATORS {
+        let typed = format!("\nverification-signer {command}");
+        assert!(script.contains(&typed), "{typed}");
+        script =
+            script.replace(&typed, &format!("\n{} {command} --socket {socket}", crate::support::appliance::BINARY));
+    }
     let script = script
         .replace("http://127.0.0.1:8080", &signer.api)
         .replace("http://127.0.0.1:9090", &signer.metrics)
         .replace("/var/log/virtengine/audit", audit.to_str().unwrap())
         .replace("/var/tmp", scratch.path().to_str().unwrap())
         .replace("verification-signer audit", &format!("{} audit", crate::support::appliance::BINARY))
+        .replace(" audit search ", &format!(" audit search --socket {socket} "))
         .replace("verification-signer --version", &format!("{} --version", crate::support::appliance::BINARY));
     let output = tool::output("bash", &["-c", &script], &[], b"");
     let (printed, said) = (tool::text(&output.stdout), tool::text(&output.stderr));

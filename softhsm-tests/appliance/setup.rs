@@ -32,6 +32,7 @@ impl Bare {
         let profile = profile
             .replace("/var/lib/verification-signer\"", &format!("{at}/state\""))
             .replace("/var/log/virtengine/audit", &format!("{at}/audit"))
+            .replace("/run/verification-signer/api.sock", &format!("{at}/api.sock"))
             .replace("[fleet]\n", "[fleet]\n# one\n")
             .replace("127.0.0.1:8080\"", "127.0.0.1:0\"")
             .replace("127.0.0.1:9090\"", "127.0.0.1:0\"");
@@ -88,6 +89,8 @@ fn init_takes_a_token_and_its_pin_and_leaves_an_appliance_that_starts() {
     let text = fs::read_to_string(bare.config()).unwrap();
     assert!(text.contains("\npin_credential = \"hsm-pin\"\n") && !text.contains("\npin_file"), "{text}");
     assert!(text.contains("# A key signs no longer than this"), "the profile's comments stay");
+    let socket = format!("\nunix_socket = \"{}/api.sock\"\n", bare.home.path().display());
+    assert!(text.contains(&socket), "operators' commands find it: {text}");
     assert_eq!(fs::metadata(bare.config()).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(fs::metadata(bare.kept_pin()).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_to_string(bare.kept_pin()).unwrap(), PIN);

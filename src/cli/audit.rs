@@ -1,4 +1,5 @@
-//! `audit verify` and `audit export`: the trail, without the appliance.
+//! `audit verify` and `audit export`: the trail, without the appliance. `audit search` and `audit rotate` ask
+//! the appliance.
 
 use std::{
     fs::File,
@@ -9,7 +10,7 @@ use std::{
 
 use clap::{Subcommand, ValueEnum};
 
-use super::refused;
+use super::{operator, refused};
 use crate::{
     audit::{self, EventType, Filter, Format, Outcome, Severity},
     exit_code::ExitCode,
@@ -22,6 +23,10 @@ pub(super) enum Command {
     Verify(Verify),
     /// Write records to standard output or a file.
     Export(Export),
+    /// Ask the running appliance for records, newest first.
+    Search(operator::AuditSearch),
+    /// Have the running appliance close the file and begin a new one.
+    Rotate(operator::AuditRotate),
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,7 +85,7 @@ pub(super) struct Export {
 }
 
 /// One of the words of an enumeration.
-fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(super) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
@@ -88,6 +93,8 @@ pub(super) fn run(command: &Command) -> Result<ExitCode, ExitCode> {
     match command {
         Command::Verify(options) => verify(options),
         Command::Export(options) => export(options),
+        Command::Search(options) => operator::search(options),
+        Command::Rotate(options) => operator::rotate_trail(options),
     }
 }
 

@@ -1,12 +1,14 @@
 //! The command line: one file a subcommand.
 
 mod audit;
+mod backup;
 mod check;
 mod dev;
 mod doctor;
 mod hold_token;
 mod init;
 mod key;
+mod operator;
 mod serve;
 mod setup;
 mod token;
@@ -17,9 +19,22 @@ use clap::{Parser, Subcommand};
 
 use crate::{config::Config, exit_code::ExitCode, telemetry};
 
+/// How every command ends.
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done, or told to stop
+  64  the command line is wrong, or the question was not answered with yes
+  65  audit verify, backup verify: it is not what it must be
+  69  the token, a directory, a port or the appliance is not usable now, or nothing can be signed
+  70  the audit trail failed, so the appliance ended itself
+  75  later: the change waits for the approval of others, or a limit is reached
+  76  it was refused, and why is said
+  77  the caller lacks the role for it
+  78  somebody must change the configuration, a file that it names, the PIN or the token first";
+
 /// HSM-first signing appliance for VEID attestations.
 #[derive(Debug, Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(version, about, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,9 +62,16 @@ enum Command {
     /// The process that `serve` starts to hold the PKCS#11 module.
     #[command(hide = true)]
     HoldToken,
-    /// Verify or export an audit trail.
+    /// Search the audit trail, close its file, verify it, export it.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Make, verify and try out backups of everything but the token.
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// Put a backup where nothing is yet, beside the token whose it is.
+    Restore(backup::Restore),
+    #[command(flatten)]
+    Operator(operator::Command),
     /// Only what [`ExitCode::end_at_once`] needs.
     #[command(name = ExitCode::END, hide = true)]
     EndWith { code: u8 },
@@ -88,6 +110,9 @@ impl Cli {
             Command::Token(command) => token::run(&command),
             Command::HoldToken => hold_token::run(),
             Command::Key(command) => key::run(&command),
+            Command::Backup(command) => backup::run(&command),
+            Command::Restore(options) => backup::restore(&options),
+            Command::Operator(command) => operator::run(&command),
             Command::EndWith { code } => std::process::exit(code.into()),
         };
         result.unwrap_or_else(|code| code)

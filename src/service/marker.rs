@@ -84,6 +84,11 @@ impl Marker {
         Ok(self.read()?.map(|content| content.seen.revoked).unwrap_or_default())
     }
 
+    /// What was seen before.
+    pub fn seen(&self) -> Result<Option<Seen>, Mismatch> {
+        Ok(self.read()?.map(|content| content.seen))
+    }
+
     /// Compares `standing` with what was seen before. True when it differs and was accepted by name.
     pub fn compare(&self, standing: &Standing) -> Result<bool, Mismatch> {
         let Some(content) = self.read()? else { return Ok(false) };
@@ -138,7 +143,11 @@ impl Marker {
         if standing.is_empty() {
             return Ok(());
         }
-        let mut seen = Seen::of(standing);
+        self.remember(Seen::of(standing))
+    }
+
+    /// Remembers this, and what was revoked before.
+    pub fn remember(&self, mut seen: Seen) -> Result<(), Error> {
         seen.revoked.extend(self.revoked().unwrap_or_default());
         let content = Content { token_serial: self.token_serial.clone(), seen };
         let bytes = serde_json::to_vec_pretty(&content).expect("a marker is plain text and numbers");

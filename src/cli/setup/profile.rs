@@ -8,6 +8,7 @@ use std::{
 
 use super::{Error, Options, Questions};
 use crate::{
+    cli::operator::PACKAGED_SOCKET,
     config::Config,
     key::SignerId,
     token::{PinSource, TokenUri},
@@ -50,11 +51,12 @@ impl Profile {
         for (start, line) in lines {
             text = replaced(&text, start, &line).ok_or_else(|| self.unlike(start))?;
         }
-        let text = text.replace("# pin_credential = \"hsm-pin\"\n", "");
+        let text = with_socket(&text.replace("# pin_credential = \"hsm-pin\"\n", ""));
         let config = Config::parse(&text).map_err(|why| Error::Refused(format!("profile {}: {why}", self.name)))?;
         let meant = config.signer.id == *signer
             && config.token.module == module
             && config.token.uri == *uri
+            && config.http.unix_socket.is_some()
             && config.token.pin_source() == Ok(PinSource::Credential(CREDENTIAL.into()));
         if meant { Ok(text) } else { Err(self.unlike("what was asked for")) }
     }
@@ -70,6 +72,22 @@ fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let mut names: Vec<_> = entries.filter_map(|entry| name(entry.ok()?)).collect();
     names.sort();
     Ok(names)
+}
+
+/// Opens the socket that operators' commands go to: the line of the profile, or one more.
+fn with_socket(text: &str) -> String {
+    const COMMENTED: &str = "\n# unix_socket = ";
+    let line = format!("unix_socket = {PACKAGED_SOCKET:?}\n");
+    if text.contains("\nunix_socket = ") {
+        return text.to_owned();
+    }
+    if text.contains(COMMENTED) {
+        return text.replacen(COMMENTED, "\nunix_socket = ", 1);
+    }
+    match text.split_once("\n[http]\n") {
+        Some((before, after)) => format!("{before}\n[http]\n{line}{after}"),
+        None => format!("{text}\n[http]\n# For `verification-signer status` and its like.\n{line}"),
+    }
 }
 
 /// The text with its first line that begins so replaced.
