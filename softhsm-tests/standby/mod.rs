@@ -3,5 +3,6 @@
 mod failover;
 mod keys;
 mod pin;
+mod promotion;
 mod revocation;
 mod settings;

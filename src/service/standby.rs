@@ -91,12 +91,11 @@ impl Service {
 
     /// Opens a standby that is not open, sweeps it, has it show its keys; says what has changed.
     pub async fn look_at_standby(&self, standby: &Standby) {
-        // Whoever looks already does the same.
-        let Ok(_looking) = standby.looking.try_lock() else { return };
+        let _looking = standby.looking.lock().await;
         let before = standby.condition();
         match self.admit(standby).await {
             Ok(lacks) => standby.find(lacks),
-            Err(Error::Token(error)) => standby.lose(&error),
+            Err(Error::Token(error)) => standby.fail(&error),
             // What must not be on it is on it.
             Err(error) => {
                 tracing::error!(%error, standby = standby.name(), "the standby was not swept: it does not sign");
@@ -125,6 +124,11 @@ impl Service {
                 Err(error) => return Err(error.into()),
             }
         }
+        if let Some(key) = self.checkpoints.key()
+            && !standby.show_audit_key(&token, key).await?
+        {
+            lacks.push(format!("the audit key ({})", key.label()));
+        }
         Ok(lacks)
     }
 
@@ -147,10 +151,11 @@ impl Service {
         Ok(())
     }
 
-    /// Has every standby that is there swept now, and does not wait for one that somebody looks at already.
+    /// Has every standby that answers swept now.
     pub(super) async fn look_at_standbys(&self) {
-        for standby in self.tokens.standbys() {
-            self.look_at_standby(standby).await;
+        for standby in self.tokens.standbys().iter().filter(|standby| standby.here().is_some()) {
+            // One that does not answer any more is swept when it does.
+            let _ = tokio::time::timeout(self.policy.patience, self.look_at_standby(standby)).await;
         }
     }
 

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-/// So many failures of the primary in a row, and it is not asked first any more. One call that hangs is no
+/// So many failures in a row, and a token is not asked first any more. One call that hangs is no
 /// reason: the others go on.
-const TOO_MANY: u32 = 3;
+pub(super) const TOO_MANY: u32 = 3;
 
 /// Tokens by their number: 0 is the primary, standbys are 1, 2, … in order of preference.
 #[derive(Debug)]

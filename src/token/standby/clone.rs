@@ -10,7 +10,8 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    super::{Config, Error, KeyRef, PinDesk, PinProblem, Token, recovery::Recovery},
+    super::{AuditKey, Config, Error, KeyRef, PinDesk, PinProblem, Token, recovery::Recovery},
+    choice::TOO_MANY,
     name,
 };
 use crate::{
@@ -50,10 +51,24 @@ struct State {
     condition: Condition,
     /// Keys that it has shown, and when.
     proofs: Vec<(KeyRef, Instant)>,
+    /// Calls in a row that it did not answer in time.
+    silent: u32,
+    /// It has shown the audit key.
+    has_audit_key: bool,
     /// CKA_IDs of keys that were destroyed and are not on it.
     swept: BTreeSet<Vec<u8>>,
     /// [`Token::losses`] when it was last looked at.
     losses: Option<u64>,
+}
+
+impl State {
+    /// What it has shown is void.
+    fn forget(&mut self) {
+        self.proofs.clear();
+        self.swept.clear();
+        self.has_audit_key = false;
+        self.silent = 0;
+    }
 }
 
 impl Standby {
@@ -64,6 +79,8 @@ impl Standby {
             token: None,
             condition: Condition::Unseen,
             proofs: Vec::new(),
+            silent: 0,
+            has_audit_key: false,
             swept: BTreeSet::new(),
             losses: None,
         };
@@ -136,12 +153,28 @@ impl Standby {
         state.token.clone().filter(|_| matches!(state.condition, Condition::Here { .. }))
     }
 
-    /// It does not answer: what it has shown is void.
-    pub fn lose(&self, error: &Error) {
-        self.forget(match error {
-            Error::Pin(problem) => Condition::Refused(*problem),
-            other => Condition::Away(other.to_string()),
-        });
+    /// A call to it has failed. One that was only late is no reason to do without it: it may be busy.
+    pub fn fail(&self, error: &Error) {
+        let is_late = matches!(error, Error::Deadline(_) | Error::Unanswered);
+        if is_late && self.here().is_some() {
+            let mut state = self.state.lock();
+            state.silent = state.silent.saturating_add(1);
+            if state.silent < TOO_MANY {
+                return;
+            }
+        }
+        // What was found out first says more than that it is looked for.
+        let is_vague = matches!(error, Error::Lost(_)) && matches!(self.condition(), Condition::Away(_));
+        match error {
+            Error::Pin(problem) => self.forget(Condition::Refused(*problem)),
+            _ if is_vague => {}
+            other => self.forget(Condition::Away(other.to_string())),
+        }
+    }
+
+    /// It has done what it was asked.
+    pub(super) fn did(&self) {
+        self.state.lock().silent = 0;
     }
 
     /// It answers, and must not be used.
@@ -152,8 +185,7 @@ impl Standby {
     fn forget(&self, condition: Condition) {
         let mut state = self.state.lock();
         state.condition = condition;
-        state.proofs.clear();
-        state.swept.clear();
+        state.forget();
     }
 
     /// It answers.
@@ -165,8 +197,7 @@ impl Standby {
     pub fn notice_losses(&self, token: &Token) {
         let mut state = self.state.lock();
         if state.losses.replace(token.losses().unwrap_or_default()) != token.losses() {
-            state.proofs.clear();
-            state.swept.clear();
+            state.forget();
         }
     }
 
@@ -197,11 +228,28 @@ impl Standby {
         }
         let proof = prove(token, key, canary).await;
         let mut state = self.state.lock();
-        state.proofs.retain(|(shown, _)| *shown != wanted);
+        if !matches!(proof, Err(Error::Deadline(_) | Error::Unanswered)) {
+            state.proofs.retain(|(shown, _)| *shown != wanted);
+        }
         if proof.is_ok() {
             state.proofs.push((wanted, Instant::now()));
         }
         proof
+    }
+
+    /// Whether it has the audit key: without it, checkpoints wait for the primary.
+    pub async fn show_audit_key(&self, token: &Token, key: &AuditKey) -> Result<bool, Error> {
+        if self.state.lock().has_audit_key {
+            return Ok(true);
+        }
+        let label = key.label().to_owned();
+        let found = match token.held_key(key.object_id.clone(), label, key.public_key().algorithm()).await {
+            Ok(held) => held == *key.public_key(),
+            Err(Error::KeyMissing { .. } | Error::KeyPolicy(_)) => false,
+            Err(error) => return Err(error),
+        };
+        self.state.lock().has_audit_key = found;
+        Ok(found)
     }
 
     /// Ends its process.

@@ -12,7 +12,7 @@
 //! directory, audit trail, Redis. A fleet wants an HSM that is one token and many machines (Luna's HA groups,
 //! CloudHSM's clusters).
 //!
-//! **Why no key is used that was revoked:** whatever token signs, [`crate::service::Keyring`] is asked before and
+//! **Why no key is used that was revoked:** whatever token signs, the keyring is asked before and
 //! after, by a reading within the lease. A standby that was away has no say in it. Private keys that were
 //! destroyed on the primary are destroyed on it when it is back, before it signs ([`Standby::sweep`]).
 //!
@@ -219,6 +219,9 @@ impl Tokens {
     }
 
     fn signed(&self, on: usize, chosen: usize, trouble: Option<&Error>) {
+        if let Some(standby) = on.checked_sub(1).and_then(|index| self.standbys.get(index)) {
+            standby.did();
+        }
         let switched = self.choice.lock().signed(on, chosen);
         let why = trouble.map_or_else(|| "it does not have the key".to_owned(), ToString::to_string);
         self.tell(switched, why);
@@ -226,7 +229,7 @@ impl Tokens {
 
     fn failed(&self, index: usize, error: &Error) {
         match index.checked_sub(1).and_then(|index| self.standbys.get(index)) {
-            Some(standby) => standby.lose(error),
+            Some(standby) => standby.fail(error),
             None => self.choice.lock().failed(),
         }
     }
