@@ -50,6 +50,8 @@ pub struct Metrics {
     pub token_signs: IntGaugeVec,
     pub token_ready: IntGaugeVec,
     pub token_switches: IntCounterVec,
+    pub standby_signs: IntGauge,
+    pub standbys_unready: IntGauge,
     pub access_denied: IntCounter,
     pub approvals: IntCounterVec,
     pub break_glass: IntCounterVec,
@@ -147,6 +149,9 @@ impl Metrics {
                 &["token"],
             )?,
             token_switches: make.counters("token_switches_total", "Changes to this token for signatures", &["to"])?,
+            standby_signs: make.int_gauge("standby_signs", "1 while a standby signs in the primary token's place")?,
+            standbys_unready: make
+                .int_gauge("standbys_unready", "Standby tokens that could not sign with the active key now")?,
             access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
             approvals: make.counters("approvals_total", "Steps of approval requests", &["operation", "step"])?,
             break_glass: make.counters(

@@ -160,6 +160,26 @@ fn a_signature_that_does_not_verify_is_not_passed_over_in_silence() {
     pair.faults[0].clear();
 }
 
+/// Whatever becomes of the standby: the primary signs as if there were none.
+#[test]
+fn a_standby_that_hangs_or_crashes_keeps_nobody_waiting() {
+    let pair = Pair::new();
+    for rules in ["C_GetTokenInfo hang", "C_Sign hang", "C_Sign crash", "C_FindObjects hang", "C_Initialize hang"] {
+        let appliance = pair.serve();
+        pair.faults[1].set(rules);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(3) {
+            let asked = Instant::now();
+            appliance.attest();
+            assert!(asked.elapsed() < Duration::from_secs(1), "{rules}: {:?}", asked.elapsed());
+        }
+        assert_eq!(appliance.switches(), Vec::<String>::new(), "{rules}");
+        assert!(appliance.signed_on().iter().rev().take(20).all(|name| name == "primary"), "{rules}");
+        pair.faults[1].clear();
+        appliance.stop();
+    }
+}
+
 #[test]
 fn when_both_are_away_it_says_so_and_when_the_standby_alone_is_back_it_signs() {
     let pair = Pair::new();

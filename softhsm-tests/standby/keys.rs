@@ -26,6 +26,7 @@ fn a_key_that_is_not_yet_cloned_does_not_sign_on_the_standby_and_does_once_it_is
     assert_eq!(lacks["ready"], false);
     assert!(appliance.get("/healthz").text().contains("no full standby"));
     assert_eq!(appliance.metric("virtengine_verification_token_ready{token=\"standby-1\"}"), "0");
+    assert_eq!(appliance.metric("virtengine_verification_standbys_unready"), "1");
     assert!(appliance.log().contains("the standby lacks keys"));
     let away = Away::take(&pair.site.token);
     eventually("nothing signs", || (appliance.try_attest().status == 503).then_some(()));
@@ -39,6 +40,10 @@ fn a_key_that_is_not_yet_cloned_does_not_sign_on_the_standby_and_does_once_it_is
     let _away = Away::take(&pair.site.token);
     appliance.signs_on("standby-1");
     assert_eq!(appliance.signing_key(), key(2));
+    eventually("the gauges say so", || {
+        let gauge = |name: &str| appliance.metric(&format!("virtengine_verification_{name}"));
+        (gauge("standby_signs") == "1" && gauge("standbys_unready") == "0").then_some(())
+    });
 }
 
 /// A token with a key of its own under the id and label of the primary's.

@@ -178,7 +178,12 @@ impl Service {
     }
 
     fn publish_tokens(&self) {
-        for token in self.tokens_health() {
+        let tokens = self.tokens_health();
+        let is_standby = |token: &&TokenHealth| token.name != PRIMARY;
+        let unready = tokens.iter().filter(is_standby).filter(|token| !token.ready).count();
+        self.metrics.standbys_unready.set(i64::try_from(unready).unwrap_or(i64::MAX));
+        self.metrics.standby_signs.set(i64::from(tokens.iter().filter(is_standby).any(|token| token.signs)));
+        for token in tokens {
             let gauge = |set: bool| i64::from(set);
             self.metrics.token_signs.with_label_values(&[&token.name]).set(gauge(token.signs));
             self.metrics.token_ready.with_label_values(&[&token.name]).set(gauge(token.ready));
