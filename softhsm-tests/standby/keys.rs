@@ -1,5 +1,7 @@
 //! Which keys a standby signs with: those that it has shown, and no others; and where keys are changed.
 
+use std::fs;
+
 use serde_json::json;
 
 use crate::{
@@ -69,6 +71,56 @@ fn another_key_under_the_same_id_and_label_never_signs() {
     eventually("nothing signs", || (appliance.try_attest().status == 503).then_some(()));
     assert!(!appliance.signed_on().contains(&"standby-1".to_owned()));
     assert_eq!(appliance.switches(), Vec::<String>::new());
+}
+
+/// The same token, to look at: the key's place is taken by another key.
+fn copy_with_another_key(primary: &SoftHsm) -> SoftHsm {
+    let copy = primary.copy();
+    let tool = copy.pkcs11_tool();
+    let original = tool.object(&["Private Key Object", &key(1)]);
+    let (id, label) = (field(&original, "ID"), field(&original, "label"));
+    for kind in ["privkey", "pubkey"] {
+        tool.logged_in(&["--delete-object", "--type", kind, "--id", id]);
+    }
+    tool.logged_in(&["--keypairgen", "--key-type", "EC:prime256v1", "--id", id, "--label", label]);
+    copy
+}
+
+#[test]
+fn a_standby_that_comes_back_with_another_key_is_not_believed() {
+    let pair = Pair::new();
+    let other = copy_with_another_key(&pair.site.token);
+    let appliance = pair.serve();
+    let (tokens, before) = (pair.standby.tokens(), pair.standby.path().join("before"));
+    fs::rename(&tokens, &before).unwrap();
+    eventually("it is away", || (appliance.token_health("standby-1")["ready"] == false).then_some(()));
+    fs::rename(other.tokens(), &tokens).unwrap();
+    eventually("it is seen", || {
+        let token = appliance.token_health("standby-1");
+        assert_eq!(token["ready"], false, "{token}");
+        token["detail"].as_str().unwrap().contains("is another key").then_some(())
+    });
+    let _away = Away::take(&pair.site.token);
+    eventually("nothing signs", || (appliance.try_attest().status == 503).then_some(()));
+    assert!(!appliance.signed_on().contains(&"standby-1".to_owned()));
+}
+
+/// A standby's signatures go wrong after it has shown its key.
+#[test]
+fn a_standby_whose_signature_does_not_verify_is_not_asked_before_it_has_shown_its_key_again() {
+    let pair = Pair::new();
+    let appliance = pair.serve();
+    let _away = Away::take(&pair.site.token);
+    appliance.signs_on("standby-1");
+    pair.faults[1].set("C_Sign flip");
+    assert_ne!(appliance.try_attest().status, 200);
+    for _ in 0..20 {
+        assert_ne!(appliance.try_attest().status, 200);
+    }
+    assert_eq!(appliance.token_health("standby-1")["ready"], false);
+    pair.faults[1].clear();
+    appliance.standby_is_ready();
+    appliance.attest();
 }
 
 #[test]

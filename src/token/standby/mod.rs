@@ -185,7 +185,10 @@ impl Tokens {
                     self.failed(*index, &error);
                     trouble.get_or_insert(error);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.doubt(*index, &error);
+                    return Err(error);
+                }
             }
         }
         Err(trouble.unwrap_or_else(|| Error::lost("no token is ready to sign with this key")))
@@ -231,6 +234,14 @@ impl Tokens {
         match index.checked_sub(1).and_then(|index| self.standbys.get(index)) {
             Some(standby) => standby.fail(error),
             None => self.choice.lock().failed(),
+        }
+    }
+
+    /// A standby whose signature does not verify shows its keys anew before it signs again.
+    fn doubt(&self, index: usize, error: &Error) {
+        let standby = index.checked_sub(1).and_then(|index| self.standbys.get(index));
+        if let (Some(standby), Error::BadSignature) = (standby, error) {
+            standby.distrust("a signature that it made does not verify");
         }
     }
 
