@@ -99,6 +99,21 @@ fn a_key_that_was_destroyed_while_the_standby_was_away_is_destroyed_there_before
     assert_eq!(appliance.signing_key(), key(2));
 }
 
+/// It failed, and happened all the same: nothing is left to do, and nothing keeps the standby.
+#[test]
+fn a_destruction_on_the_standby_that_failed_and_happened_is_found_out() {
+    let pair = Pair::new();
+    let appliance = pair.serve();
+    rotate(&appliance);
+    pair.clone_keys();
+    appliance.standby_is_ready();
+    pair.faults[1].set("C_DestroyObject fail-after=CKR_DEVICE_ERROR times=1");
+    appliance.post(&format!("/api/v1/keys/{}/destroy", key(1)), &json!({ "force": true, "initiated_by": "ops" })).ok();
+    eventually("it is gone", || (private_keys(&pair.standby).len() == 1).then_some(()));
+    appliance.standby_is_ready();
+    assert_eq!(appliance.states(), ["retired", "active"]);
+}
+
 #[test]
 fn a_key_that_is_destroyed_is_destroyed_on_a_standby_that_is_there_when_the_call_returns() {
     let pair = Pair::new();

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use super::{appliance::Appliance, eventually, faults::Faults, site::Site, softhsm::SoftHsm, tool};
+use super::{appliance::Appliance, eventually, faults::Faults, site::Site, softhsm::SoftHsm};
 
 /// An appliance's place beside both tokens; the primary has an active key, and the standby a copy of it.
 pub struct Pair {
@@ -66,11 +66,17 @@ pub fn add_standby(site: &Site, standby: &SoftHsm, faults: &Faults) {
     fs::write(site.config(), text + &table).unwrap();
 }
 
-/// Copies the objects that are missing; whoever uses the token sees them.
+/// Copies the objects that are missing, and then the file by which whoever uses the token sees that there are
+/// new ones: once that has changed it looks for them, and not again.
 fn copy_objects(from: &SoftHsm, to: &SoftHsm) {
-    assert_eq!(from.tokens().file_name(), to.tokens().file_name());
-    let (from, to) = (format!("{}/.", from.tokens().display()), to.tokens());
-    tool::run("cp", &["-a", &from, to.to_str().unwrap()], &[]);
+    for file in from.object_files() {
+        let there = to.tokens().join(file.strip_prefix(from.tokens()).unwrap());
+        if !there.exists() {
+            fs::copy(&file, there).unwrap();
+        }
+    }
+    let generation = |token: &SoftHsm| token.token_object().with_file_name("generation");
+    fs::copy(generation(from), generation(to)).unwrap();
 }
 
 impl Appliance {

@@ -163,13 +163,12 @@ impl Standby {
                 return;
             }
         }
-        // What was found out first says more than that it is looked for.
-        let is_vague = matches!(error, Error::Lost(_)) && matches!(self.condition(), Condition::Away(_));
-        match error {
-            Error::Pin(problem) => self.forget(Condition::Refused(*problem)),
-            _ if is_vague => {}
-            other => self.forget(Condition::Away(other.to_string())),
-        }
+        self.forget(match (error, self.condition()) {
+            (Error::Pin(problem), _) => Condition::Refused(*problem),
+            // What was found out first says more than that it is looked for.
+            (Error::Lost(_), Condition::Away(why)) => Condition::Away(why),
+            (other, _) => Condition::Away(other.to_string()),
+        });
     }
 
     /// It has done what it was asked.
