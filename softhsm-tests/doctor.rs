@@ -21,13 +21,13 @@ use crate::support::{
 };
 
 /// What the doctor said.
-struct Report {
+pub struct Report {
     code: Option<i32>,
     findings: Vec<Value>,
 }
 
 impl Report {
-    fn of(mut doctor: Command) -> Self {
+    pub fn of(mut doctor: Command) -> Self {
         let output = doctor.output().unwrap();
         let text = tool::text(&output.stdout);
         assert!(!text.contains(PIN), "{text}");
@@ -46,7 +46,7 @@ impl Report {
     }
 
     /// Asserts that a check has a line with this verdict and these words, and a remedy unless it is ok.
-    fn says(&self, check: &str, verdict: &str, words: &str) {
+    pub fn says(&self, check: &str, verdict: &str, words: &str) {
         let wanted = format!("{verdict}: ");
         let found = self.lines(check);
         assert!(found.iter().any(|line| line.starts_with(&wanted) && line.contains(words)), "{check}: {found:?}");

@@ -30,6 +30,7 @@ mod pin;
 mod readme;
 mod recovery;
 mod retries;
+mod standby;
 mod support;
 mod token_objects;
 mod wycheproof;

@@ -40,7 +40,10 @@ use crate::{
     },
     supervisor::{self, Signals},
     timestamp::Timestamp,
-    token::{self, AuditKey, DataObjectLedger, KeyRef, PinDesk, Token},
+    token::{
+        self, AuditKey, DataObjectLedger, KeyRef, PinDesk, Token,
+        standby::{Standby, Tokens},
+    },
 };
 
 /// Why the appliance does not start. Every message says what was refused and why.
@@ -188,6 +191,29 @@ impl Opened {
         Ok(())
     }
 
+    /// Opens each standby, and has it show the keys that sign and will: a line for each. One that is away is no
+    /// reason to refuse anything.
+    pub async fn check_standbys(&self, config: &Config) -> Result<Vec<String>, StartError> {
+        let mut lines = Vec::new();
+        for standby in standbys(config)? {
+            let shown = self.check_standby(&standby).await;
+            lines.push(match shown {
+                Ok(()) => format!("{:<14} {}, has the keys that sign and will", standby.name(), standby.describe()),
+                Err(error) => format!("warning        {} cannot take over: {error}", standby.name()),
+            });
+            standby.close();
+        }
+        Ok(lines)
+    }
+
+    async fn check_standby(&self, standby: &Standby) -> Result<(), token::Error> {
+        let token = standby.token().await?;
+        for key in self.standing.active().into_iter().chain(self.standing.pending(Clock::system().now())) {
+            standby.prove(&token, key, &OpaqueOrder::canary("check")).await?;
+        }
+        Ok(())
+    }
+
     /// Reads the audit trail as `serve` does, from its last checkpoint on; how many records it has.
     pub async fn check_trail(&self, config: &Config) -> Result<u64, StartError> {
         config.audit.check_directory()?;
@@ -211,12 +237,45 @@ impl Opened {
     }
 }
 
+/// Copies the ledger from the token into the file where the configuration wants it; how many records it has. No
+/// appliance may use the token meanwhile. Repeated after a crash, it copies what is left.
+pub async fn copy_ledger(config: &Config) -> Result<usize, StartError> {
+    let LedgerConfig::File { path } = &config.ledger else {
+        return Err(StartError::Config(
+            "set [ledger] store = \"file\" and a path first: there the ledger is copied to".into(),
+        ));
+    };
+    let _state = lock_state(config)?;
+    let pins = PinDesk::new(config.token.pin_source().map_err(StartError::Config)?, &config.state.directory);
+    let token = Arc::new(Token::open(&config.token, pins)?);
+    let mut records = DataObjectLedger::new(Arc::clone(&token)).read().await?;
+    let ours = format!("{} ", config.signer.id);
+    records.retain(|record| record.label.starts_with(&ours));
+    let standing = Standing::fold(&config.signer.id, records.clone())?;
+    Marker::new(&config.state.directory, &token.identity().serial, None).compare(&standing)?;
+    let unusable = |source| StartError::LedgerFile { path: path.clone(), source };
+    let file = FileLedger::open(path).map_err(unusable)?;
+    let there = file.read().await?;
+    if let Some(foreign) = there.iter().find(|record| !records.contains(record)) {
+        let what = format!("{:?} is in it and not on the token: it is a ledger of its own", foreign.label);
+        return Err(unusable(std::io::Error::other(what)));
+    }
+    for record in records.iter().filter(|record| !there.contains(record)) {
+        file.append(record.clone()).await?;
+    }
+    token.close()?;
+    Ok(records.len())
+}
+
 /// SoftHSM2 without its configuration shows no tokens, or does not begin at all: that does not pass by
 /// itself, unlike an HSM that is out of reach.
 fn explain(config: &Config, error: token::Error) -> StartError {
     const VARIABLE: &str = "SOFTHSM2_CONF";
     let is_softhsm = config.token.module.file_name().is_some_and(|name| name.to_string_lossy().contains("softhsm"));
     if !is_softhsm || !matches!(error, token::Error::Initialize { .. } | token::Error::NoToken { .. }) {
+        return error.into();
+    }
+    if config.token.environment.iter().any(|entry| entry.starts_with(&format!("{VARIABLE}="))) {
         return error.into();
     }
     let what = match std::env::var_os(VARIABLE) {
@@ -236,6 +295,13 @@ fn ledger(config: &Config, token: &Arc<Token>) -> Result<Arc<dyn Ledger>, StartE
             Arc::new(FileLedger::open(path).map_err(|source| StartError::LedgerFile { path: path.clone(), source })?)
         }
     })
+}
+
+/// The standbys, of which none is opened yet: a start does not wait for them.
+fn standbys(config: &Config) -> Result<Vec<Standby>, StartError> {
+    let made = config.standby.iter().zip(1..);
+    made.map(|(standby, number)| Standby::new(number, standby, &config.state.directory).map_err(StartError::Config))
+        .collect()
 }
 
 /// The appliance, ready to serve.
@@ -322,6 +388,7 @@ impl App {
             checkpoints,
             index,
             witness: Witness::new(memory),
+            tokens: Tokens::new(Arc::clone(&token), standbys(config)?, &config.failover),
             token,
             clock,
             metrics,
@@ -352,6 +419,7 @@ impl App {
         let (api, metrics) = (servers.api_address(), servers.metrics_address());
         let served = self.serve(servers, config, signals, || ready(api, metrics)).await;
         self.service.fleet.given_back().await;
+        self.service.tokens.close();
         // Threads of the server may hold the service a little longer: the token does not wait for them.
         if let Err(error) = self.service.token.close() {
             tracing::warn!(%error, "the token could not be closed");

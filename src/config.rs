@@ -20,6 +20,11 @@ pub struct Config {
     #[serde(default)]
     pub state: StateConfig,
     pub token: token::Config,
+    /// Tokens with copies of its keys, in order of preference.
+    #[serde(default)]
+    pub standby: Vec<token::Config>,
+    #[serde(default)]
+    pub failover: token::standby::FailoverConfig,
     #[serde(default)]
     pub ledger: LedgerConfig,
     #[serde(default)]
@@ -167,9 +172,26 @@ impl Config {
         said.into_iter().filter_map(|(holds, text)| holds.then_some(text)).collect()
     }
 
+    /// Standbys need a ledger that can be read while the primary is away, and nobody else who writes one.
+    fn check_standbys(&self) -> Result<(), String> {
+        token::standby::check(&self.token, &self.standby)?;
+        self.failover.check()?;
+        if self.standby.is_empty() {
+            return Ok(());
+        }
+        if !matches!(self.ledger, LedgerConfig::File { .. }) {
+            return Err("[[standby]] does not go with [ledger] store = \"token\": while the primary is away nobody could read which keys are revoked. Set store = \"file\" and a path; `verification-signer token ledger` copies the ledger there".into());
+        }
+        if !self.fleet.single {
+            return Err("[[standby]] needs fleet.single = true: its ledger is a file of this machine, which no other appliance reads".into());
+        }
+        Ok(())
+    }
+
     /// The rules that the types do not hold.
     pub fn check(&self) -> Result<(), String> {
         self.token.check()?;
+        self.check_standbys()?;
         self.fleet.check()?;
         self.key_policy.check()?;
         self.nonce.check()?;

@@ -47,6 +47,11 @@ pub struct Metrics {
     pub tls_expiry: GaugeVec,
     pub maintenance: IntGauge,
     pub token_process_restarts: IntCounter,
+    pub token_signs: IntGaugeVec,
+    pub token_ready: IntGaugeVec,
+    pub token_switches: IntCounterVec,
+    pub standby_signs: IntGauge,
+    pub standbys_unready: IntGauge,
     pub access_denied: IntCounter,
     pub approvals: IntCounterVec,
     pub break_glass: IntCounterVec,
@@ -133,6 +138,20 @@ impl Metrics {
                 "token_process_restarts_total",
                 "Times that the process which holds the PKCS#11 module ended unasked and another was started",
             )?,
+            token_signs: make.int_gauges(
+                "token_signs",
+                "1 for the token that is asked first for signatures, where there are standbys",
+                &["token"],
+            )?,
+            token_ready: make.int_gauges(
+                "token_ready",
+                "1 when the token could sign with the active key, where there are standbys",
+                &["token"],
+            )?,
+            token_switches: make.counters("token_switches_total", "Changes to this token for signatures", &["to"])?,
+            standby_signs: make.int_gauge("standby_signs", "1 while a standby signs in the primary token's place")?,
+            standbys_unready: make
+                .int_gauge("standbys_unready", "Standby tokens that could not sign with the active key now")?,
             access_denied: make.counter("access_denied_total", "Requests that were denied for who made them")?,
             approvals: make.counters("approvals_total", "Steps of approval requests", &["operation", "step"])?,
             break_glass: make.counters(

@@ -28,6 +28,9 @@ const NONCE_STORE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often blocks set elsewhere are looked for.
 const BLOCKS_INTERVAL: Duration = Duration::from_millis(400);
 
+/// How often standbys are looked at, and the primary beside them.
+const TOKENS_INTERVAL: Duration = Duration::from_millis(400);
+
 /// How often the fleet is told how far this appliance has read.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -93,7 +96,7 @@ pub async fn run(
     let Manner { file, refresh, leave } = manner;
     let Signals { mut terminate, mut interrupt, rotate, hang_up: [reread, refetch] } = signals;
     let (stop, patience) = (servers.stop_handle(), leave + servers.drain() + LAST_WORDS);
-    let chores = [
+    let mut chores = vec![
         tokio::spawn(feed_watchdog(Arc::clone(service), servers.pulse())),
         tokio::spawn(chores(Arc::clone(service), rotate)),
         tokio::spawn(follow_ledger(Arc::clone(service), refresh)),
@@ -104,6 +107,7 @@ pub async fn run(
         tokio::spawn(take_checkpoints(Arc::clone(service))),
         tokio::spawn(be_a_witness(Arc::clone(service))),
     ];
+    chores.extend(follow_tokens(service));
     let mut serving = std::pin::pin!(servers.run());
     systemd::serving();
     ready();
@@ -162,6 +166,39 @@ async fn follow_ledger(service: Arc<Service>, every: Duration) {
             (Ok(_), true) | (Err(_), false) => {}
         }
         healthy = result.is_ok();
+    }
+}
+
+/// Looks at several tokens, each beside the others: one that hangs holds up no other. Where there is one only,
+/// nobody has anything to do.
+fn follow_tokens(service: &Arc<Service>) -> Vec<tokio::task::JoinHandle<()>> {
+    let standbys = service.tokens.standbys().len();
+    if standbys == 0 {
+        return Vec::new();
+    }
+    let standbys = (0..standbys).map(|index| tokio::spawn(follow_standby(Arc::clone(service), index)));
+    let others =
+        [tokio::spawn(follow_primary(Arc::clone(service))), tokio::spawn(record_switches(Arc::clone(service)))];
+    standbys.chain(others).collect()
+}
+
+async fn follow_standby(service: Arc<Service>, index: usize) {
+    while let Some(standby) = service.tokens.standbys().get(index) {
+        service.look_at_standby(standby).await;
+        tokio::time::sleep(TOKENS_INTERVAL).await;
+    }
+}
+
+async fn follow_primary(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(TOKENS_INTERVAL).await;
+        service.look_at_primary().await;
+    }
+}
+
+async fn record_switches(service: Arc<Service>) {
+    while let Some(switch) = service.tokens.switch().await {
+        service.record_switch(switch).await;
     }
 }
 

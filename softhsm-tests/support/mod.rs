@@ -11,6 +11,7 @@ pub mod http;
 pub mod modules;
 pub mod own_process;
 pub mod own_token;
+pub mod pair;
 pub mod pkcs11_tool;
 pub mod pki;
 pub mod prometheus;

@@ -131,6 +131,17 @@ impl Site {
         }
     }
 
+    /// Copies the ledger from the token into the file that the configuration names.
+    pub fn token_ledger(&self) -> Ended {
+        let mut command = Command::new(BINARY);
+        command.args(["token", "ledger", "--config"]).arg(self.config()).envs(self.environment.iter().cloned());
+        let output = command.output().unwrap();
+        Ended {
+            code: output.status.code().unwrap_or(-1),
+            output: tool::text(&output.stdout) + &tool::text(&output.stderr),
+        }
+    }
+
     /// Starts a subcommand without waiting for anything.
     pub fn spawn(&self, subcommand: &str) -> Child {
         let mut command = self.command(subcommand, &self.config());

@@ -44,6 +44,9 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
                 println!("active key     none: nothing can be signed until POST /api/v1/keys/rotate makes a new one");
             }
         }
+        for standby in opened.check_standbys(config).await? {
+            println!("{standby}");
+        }
         let records = opened.check_trail(config).await?;
         println!("audit trail    {records} record(s) in {}", config.audit.directory.display());
         opened.token.close()?;

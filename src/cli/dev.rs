@@ -195,6 +195,8 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         },
         state: StateConfig { directory: layout.root.clone(), accept_ledger_head: None },
         token: token::Config::new(module.to_owned(), uri, layout.pin.clone()),
+        standby: Vec::new(),
+        failover: token::standby::FailoverConfig::default(),
         ledger: LedgerConfig::default(),
         // The token is this process's own.
         fleet: FleetConfig { single: true, ..FleetConfig::default() },

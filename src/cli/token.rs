@@ -4,8 +4,8 @@ use std::{io::BufRead, path::PathBuf};
 
 use secrecy::SecretString;
 
-use super::refused;
-use crate::{exit_code::ExitCode, token::provision};
+use super::{ConfigFile, block_on, refused};
+use crate::{app, exit_code::ExitCode, token::provision};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -15,6 +15,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         module: PathBuf,
     },
+    /// Copy the key ledger from the token into the file that `[ledger]` names, before standbys are used. Stop every
+    /// appliance on this token first.
+    Ledger(ConfigFile),
     /// Make a SoftHSM2 token in a free slot. Two lines of standard input: the PIN of its security officer,
     /// the PIN of its user. A production token is initialised with its vendor's tools.
     Initialise {
@@ -34,6 +37,11 @@ pub(super) fn run(command: &Command) -> Result<ExitCode, ExitCode> {
             for token in provision::present_tokens(module).map_err(unusable)? {
                 println!("{}", token.uri());
             }
+        }
+        Command::Ledger(file) => {
+            let config = file.load()?;
+            let copied = block_on(app::copy_ledger(&config)).map_err(|error| refused(&error, error.exit_code()))?;
+            println!("{copied} record(s) of the ledger are in the file");
         }
         Command::Initialise { module, label } => {
             let (officer, user) = (line()?, line()?);

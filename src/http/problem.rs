@@ -149,6 +149,8 @@ kinds! {
         "Repeat the request after the time in Retry-After.";
     NOTHING_CAN_SIGN = "no-key-may-sign", SERVICE_UNAVAILABLE, "No key may sign now",
         "Make a new key with POST /api/v1/keys/rotate, or POST /api/v1/keys/emergency after a compromise; GET /healthz says more.";
+    PRIMARY_AWAY = "primary-token-away", SERVICE_UNAVAILABLE, "The primary token does not answer, and keys are changed there only",
+        "Nothing was changed; revocations are still taken. Operators bring the primary back, or make a standby the primary (RUNBOOK).";
     TOKEN_UNAVAILABLE = "token-unavailable", SERVICE_UNAVAILABLE, "The token does not answer as it should",
         "Nothing was signed. Repeat later; operators find the cause in the log and GET /healthz.";
     NONCE_STORE_UNAVAILABLE = "nonce-store-unavailable", SERVICE_UNAVAILABLE, "The nonce store does not answer",
@@ -348,6 +350,9 @@ impl From<Error> for Problem {
             Error::RetentionRunning { id, until } => {
                 Self::new(&RETENTION_RUNNING, format!("Key {id} is kept until {until}."))
             }
+            Error::PrimaryAway { token, signing } => {
+                Self::new(&PRIMARY_AWAY, primary_away(&token, signing)).retry_after(30)
+            }
             Error::StaleLedger | Error::LedgerRolledBack(_) | Error::FleetLock(_) => {
                 Self::new(&TOKEN_UNAVAILABLE, "").retry_after(2)
             }
@@ -385,6 +390,11 @@ fn limited(exceeded: &Exceeded) -> Problem {
     let mut problem = Problem::new(&RATE_LIMITED, detail).retry_after(exceeded.retry_after_seconds());
     problem.policy = Some((exceeded.charge.field(), quota.burst, quota.window_seconds()));
     problem
+}
+
+fn primary_away(token: &str, signing: Option<String>) -> String {
+    let signing = signing.map_or_else(|| "no standby signs".to_owned(), |standby| format!("{standby} signs meanwhile"));
+    format!("The primary token {token} does not answer; {signing}.")
 }
 
 fn full(bound: Bound) -> &'static str {

@@ -138,7 +138,7 @@ impl Service {
             size: position.tree.size(),
             root: position.tree.root(),
         };
-        let signature = self.token.sign_tree_head(key, &checkpoint.text()).await?;
+        let signature = self.tokens.sign_tree_head(key, &checkpoint.text()).await?;
         checkpoint
             .note(key.public_key(), &signature)
             .ok_or(Error::Internal("an audit key of a kind that signs no notes"))

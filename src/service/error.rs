@@ -70,6 +70,9 @@ pub enum Error {
     ChangeInProgress,
     #[error("the fleet lock is not usable: {0}")]
     FleetLock(#[source] fleet::Error),
+    /// Only the primary makes, certifies and destroys keys.
+    #[error("the primary token {token} does not answer: keys cannot be changed")]
+    PrimaryAway { token: String, signing: Option<String> },
     #[error("pre-flight: {item} ({detail})")]
     Preflight { item: &'static str, detail: String },
     #[error("{rotation} is in progress")]
@@ -138,6 +141,7 @@ impl Error {
             | Self::FleetLock(_)
             | Self::NonceStore(_)
             | Self::LedgerUnavailable(_)
+            | Self::PrimaryAway { .. }
             | Self::NoAuditKey
             | Self::Trail(audit::IndexError::Io(_) | audit::IndexError::Database(_))
             | Self::Audit(
@@ -254,7 +258,7 @@ impl Error {
             Self::Token(token::Error::BadSignature) => "bad_signature",
             Self::Token(token::Error::Busy) => "token_busy",
             Self::Token(token::Error::Deadline(_)) => "token_deadline",
-            Self::Token(_) => "token",
+            Self::Token(_) | Self::PrimaryAway { .. } => "token",
             Self::Audit(_) | Self::NoAuditKey | Self::Trail(_) => "audit",
             Self::LedgerUnavailable(_) | Self::Ledger(_) => "ledger",
             Self::Internal(_) => "internal",

@@ -139,6 +139,7 @@ impl Service {
     /// Stores the chain that a CA has issued for a key; from then on it is served.
     pub async fn install_chain(&self, client: &Client, key_id: &str, pem: &[u8]) -> Result<(), Error> {
         let key = self.keyring.find_by_text(key_id)?;
+        self.need_primary().await?;
         let now = self.clock.now();
         let event = Event::of_client(EventType::ConfigChanged, "install_certificate", key.id.to_string(), client, now)
             .detail("key_id", key.id.to_string());

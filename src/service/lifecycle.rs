@@ -85,6 +85,7 @@ pub struct Check {
 impl Service {
     /// Takes the fleet lock, brings the ledger up to date, and cleans up after crashes.
     pub(super) async fn begin_change(&self) -> Result<Change, Error> {
+        self.need_primary().await?;
         let fence = self.keyring.standing().fence();
         let guard = self.fleet.acquire(fence).await?;
         self.clean_up_generations(&guard).await?;
@@ -469,6 +470,8 @@ impl Service {
         };
         self.on_record(event.clone(), work, |()| event).await?;
         tracing::warn!(key_id = %key.id, initiated_by = actor.initiated_by, "private key destroyed");
+        // A standby that is away is swept when it is back.
+        self.look_at_standbys().await;
         self.keyring.find(&key.id)
     }
 

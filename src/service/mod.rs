@@ -24,6 +24,7 @@ pub mod policy;
 pub mod readiness;
 mod release;
 pub mod revoke;
+pub mod standby;
 pub mod tidy;
 pub mod trail;
 pub mod upkeep;
@@ -48,7 +49,7 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     nonce,
-    token::Token,
+    token::{Token, standby::Tokens},
 };
 
 /// `[signer]` of the configuration file: who this signer is.
@@ -102,7 +103,10 @@ pub struct Service {
     pub checkpoints: checkpoints::Checkpoints,
     pub index: Index,
     pub witness: witness::Witness,
+    /// The primary: the only one on which keys are made, certified and destroyed.
     pub token: Arc<Token>,
+    /// All that sign.
+    pub tokens: Tokens,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub last_probe: readiness::LastProbe,

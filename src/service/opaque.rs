@@ -15,8 +15,9 @@ use crate::{
         Error, Service,
         policy::{permit_key, permit_purpose},
         release::{Released, Usage},
+        standby::signed_on,
     },
-    token::KeyRef,
+    token::standby::Signed,
 };
 
 /// DSSE v1 payload type of what `POST /api/v1/sign` signs, before the purpose.
@@ -166,12 +167,12 @@ impl Service {
         let now = self.clock.now();
         let key = self.keyring.active(now)?;
         let order = OpaqueOrder::canary(&now.to_string());
-        let signed = self.token.sign(&KeyRef::from(&*key), &order).await?;
+        let Signed { signature, on } = self.sign_anywhere(&key, &order).await?;
         let event = Event::of_client(EventType::KeyAccessed, "test", key.id.to_string(), client, now)
             .detail("key_id", key.id.to_string())
             .detail("purpose", "canary")
-            .detail("signature_sha256", hex::encode(signed.digest()));
-        self.audit.record(event).await?;
+            .detail("signature_sha256", hex::encode(signature.digest()));
+        self.audit.record(signed_on(event, on.as_ref())).await?;
         Ok(key)
     }
 }

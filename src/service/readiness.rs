@@ -9,9 +9,9 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::{
-    service::{Error, Service, nonce_watch::why_unusable},
+    service::{Error, Service, nonce_watch::why_unusable, standby::TokenHealth},
     timestamp::Timestamp,
-    token,
+    token::{self, KeyRef},
 };
 
 /// How long a look at the dependencies is good for.
@@ -53,6 +53,9 @@ pub struct Health {
     pub maintenance: bool,
     pub warnings: Vec<String>,
     pub dependencies: Vec<Dependency>,
+    /// The primary and its standbys, where there are several tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenHealth>,
 }
 
 impl Health {
@@ -108,6 +111,8 @@ impl Service {
             warnings.push("the disk of the audit trail is nearly full: make room, or signing will stop".to_owned());
         }
         warnings.extend(self.checkpoints.tidiness.warning());
+        let tokens = self.tokens_health();
+        warnings.extend(Self::token_warnings(&tokens));
         let paused = self.maintenance.pause();
         warnings.extend(paused.as_ref().map(ToString::to_string));
         self.metrics.active_keys.set(i64::from(key.is_some()));
@@ -134,6 +139,7 @@ impl Service {
             rotation_pending: self.keyring.standing().rotation_in_progress(now).is_some(),
             warnings,
             dependencies,
+            tokens,
         }
     }
 
@@ -177,6 +183,12 @@ impl Service {
                 Dependency { name: "token", healthy: true, detail: identity.uri().to_string() + &self.token_process() }
             }
             Err(error) => {
+                let active = self.keyring.standing().active().map(|key| KeyRef::from(&**key));
+                if let Some(standby) = active.and_then(|key| self.tokens.ready(&key)) {
+                    let detail =
+                        format!("the primary {} does not answer as it should; {standby} signs", identity.uri());
+                    return Dependency { name: "token", healthy: true, detail };
+                }
                 tracing::warn!(%error, "the token does not answer as it should");
                 Dependency { name: "token", healthy: false, detail: "the token does not answer, or the active key is not in it; see the log. It is looked for until it is back; a PIN that was refused is not tried again before a restart".into() }
             }

@@ -7,9 +7,9 @@ use crate::{
     audit::Event,
     evidence::Warrant,
     key::{KeyEntry, Signature},
-    service::{Error, Service},
+    service::{Error, Service, standby::signed_on},
     timestamp::Timestamp,
-    token::KeyRef,
+    token::{KeyRef, standby::Signed},
 };
 
 /// What a key is used for, and so which keys may.
@@ -39,10 +39,14 @@ impl Service {
         event: impl FnOnce(Timestamp) -> Event,
     ) -> Result<Released, Error> {
         self.audit.trouble()?;
-        let verified = self.token.sign(&KeyRef::from(key), warrant).await?;
+        let Signed { signature: verified, on } = match usage {
+            Usage::Sign => self.sign_anywhere(key, warrant).await?,
+            // What is proved of a key is what the primary says.
+            Usage::Prove => Signed { signature: self.token.sign(&KeyRef::from(key), warrant).await?, on: None },
+        };
         let created = self.clock.now();
         self.keyring.may(usage, &key.id, created)?;
-        let event = event(created);
+        let event = signed_on(event(created), on.as_ref());
         let recorded = self.audit.record_signature(event.clone(), verified.digest()).await?;
         // The key's standing once more, since the disk may have taken its time: a key that was
         // revoked meanwhile releases nothing, and the record is followed by one that says so.

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{OptionalAttribute, TokenUri};
 use crate::{
@@ -55,7 +56,8 @@ pub struct Config {
     /// The module is loaded by a process of its own, which is killed when it hangs.
     #[serde(default = "default_true")]
     pub isolation: bool,
-    /// The variables of the environment that this process gets; others it does not.
+    /// The variables of the environment that this process gets: `NAME` with the appliance's own value,
+    /// `NAME=value` with this one. Others it does not.
     #[serde(default = "default_environment")]
     pub environment: Vec<String>,
     /// The only places where this process may write: directories, and devices. Without it, wherever the
@@ -149,6 +151,17 @@ impl Config {
         }
     }
 
+    /// What tells this place from others: the module, the token, and where the module is told to look.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let mut digest = Sha256::new();
+        for part in [self.module.to_string_lossy().into_owned(), self.uri.to_string(), self.environment.join("\0")] {
+            digest.update(part.as_bytes());
+            digest.update([0]);
+        }
+        hex::encode(&digest.finalize()[..8])
+    }
+
     /// The rules that the types do not hold.
     pub fn check(&self) -> Result<(), String> {
         self.pin_source()?;
@@ -178,6 +191,9 @@ impl Config {
         }
         if self.writable.iter().flatten().any(|path| !path.is_absolute()) {
             return Err("token.writable must name absolute paths".into());
+        }
+        if !self.isolation && self.environment.iter().any(|entry| entry.contains('=')) {
+            return Err("token.environment sets a value: that needs token.isolation = true".into());
         }
         if self.algorithms.as_ref().is_some_and(Vec::is_empty) {
             return Err("token.algorithms must name at least one algorithm, or be left out".into());

@@ -83,6 +83,9 @@ impl Local {
             Request::KeyObjects { prefix } => {
                 on(&self.asking, deadline, move |session| session.key_objects(&prefix)).await
             }
+            Request::HeldKey { object_id, label, algorithm } => {
+                on(&self.asking, deadline, move |session| session.held_key(&object_id, &label, algorithm)).await
+            }
             Request::DestroyPrivateKey { object_id } => {
                 on(&self.lifecycle, deadline, move |session| session.destroy_private_key(&object_id)).await
             }

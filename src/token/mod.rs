@@ -29,6 +29,7 @@ mod pin;
 pub mod provision;
 mod recovery;
 mod session;
+pub mod standby;
 mod template;
 mod uri;
 mod verb;
@@ -237,6 +238,16 @@ impl Token {
     /// Key objects on the token whose label begins with `prefix`.
     pub async fn key_objects(&self, prefix: String) -> Result<Vec<KeyObject>, Error> {
         self.ask(Request::KeyObjects { prefix }).await
+    }
+
+    /// The public half of a key whose two halves are there under this id and label.
+    pub(crate) async fn held_key(
+        &self,
+        object_id: Vec<u8>,
+        label: String,
+        algorithm: Algorithm,
+    ) -> Result<PublicKey, Error> {
+        self.ask(Request::HeldKey { object_id, label, algorithm }).await
     }
 
     /// Destroys a private key object; true when it was still there.

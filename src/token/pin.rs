@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use parking_lot::Mutex;
 use ring::pbkdf2;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,10 @@ pub(super) trait GivesPin: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RefusedPin {
     token_serial: String,
+    /// Which standby it was: a copy of a token may have its serial, and a PIN of its own.
+    // Never left out when it is written: the frames between processes have no names.
+    #[serde(default)]
+    place: Option<String>,
     salt: [u8; 16],
     hash: [u8; 32],
 }
@@ -42,7 +47,7 @@ impl RefusedPin {
         // Without random numbers, without a salt: still slow to search.
         let _ = getrandom::fill(&mut salt);
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, &salt, pin.expose_secret().as_bytes(), &mut hash);
-        Self { token_serial: token.serial.clone(), salt, hash }
+        Self { token_serial: token.serial.clone(), place: None, salt, hash }
     }
 
     fn is(&self, pin: &SecretString) -> bool {
@@ -56,13 +61,27 @@ impl RefusedPin {
 pub struct PinDesk {
     source: PinSource,
     latch: PathBuf,
+    place: Option<String>,
 }
+
+/// Held while the latch is changed: a primary and its standbys have one file.
+static CHANGING: Mutex<()> = Mutex::new(());
 
 impl PinDesk {
     /// The PIN of this source; refused ones are remembered in the state directory.
     #[must_use]
     pub fn new(source: PinSource, state_directory: &Path) -> Self {
-        Self { source, latch: state_directory.join("pin-refused.json") }
+        Self { source, latch: state_directory.join("pin-refused.json"), place: None }
+    }
+
+    /// The same desk for a standby: what another token refused is no affair of its, whatever serial it has.
+    #[must_use]
+    pub fn of_standby(self, place: String) -> Self {
+        Self { place: Some(place), ..self }
+    }
+
+    fn is_of(&self, refused: &RefusedPin, token_serial: &str) -> bool {
+        refused.token_serial == token_serial && refused.place == self.place
     }
 
     /// Whether there is a PIN that may be read. It is wiped at once.
@@ -72,9 +91,10 @@ impl PinDesk {
 
     /// The token has taken a PIN: what it refused before is history.
     pub(super) fn accepted(&self, token: &TokenIdentity) {
+        let _changing = CHANGING.lock();
         let Ok(mut latched) = self.latched() else { return };
         let before = latched.len();
-        latched.retain(|one| one.token_serial != token.serial);
+        latched.retain(|one| !self.is_of(one, &token.serial));
         if latched.len() < before {
             self.write(&latched);
         }
@@ -104,7 +124,7 @@ impl GivesPin for PinDesk {
     fn pin(&self, token: &TokenIdentity) -> Result<SecretString, Error> {
         let pin = self.source.read().map_err(|error| Error::PinSource(error.to_string()))?;
         let known = self.latched()?;
-        if known.iter().any(|refused| refused.token_serial == token.serial && refused.is(&pin)) {
+        if known.iter().any(|refused| self.is_of(refused, &token.serial) && refused.is(&pin)) {
             return Err(Error::Pin(PinProblem::Refused));
         }
         Ok(pin)
@@ -112,9 +132,10 @@ impl GivesPin for PinDesk {
 
     fn refused(&self, refused: RefusedPin) {
         // One for each token: the last.
+        let _changing = CHANGING.lock();
         let mut latched = self.latched().unwrap_or_default();
-        latched.retain(|one| one.token_serial != refused.token_serial);
-        latched.push(refused);
+        latched.retain(|one| !self.is_of(one, &refused.token_serial));
+        latched.push(RefusedPin { place: self.place.clone(), ..refused });
         self.write(&latched);
     }
 }
@@ -151,6 +172,21 @@ mod tests {
         assert!(!file.contains("wrong") && !file.contains(&hex::encode("wrong-pin")));
         right.accepted(&token("1"));
         assert!(!is_latched(&desk(directory.path(), "wrong-pin"), "1"), "the token's PIN may be this one by now");
+    }
+
+    #[test]
+    fn what_a_copy_of_the_token_refused_is_no_affair_of_the_original_s() {
+        let directory = tempfile::tempdir().unwrap();
+        let primary = desk(directory.path(), "right-pin");
+        let copy = primary.clone().of_standby("somewhere".into());
+        let pin = copy.pin(&token("1")).unwrap();
+        copy.refused(RefusedPin::of(&token("1"), &pin));
+        assert!(matches!(copy.pin(&token("1")), Err(Error::Pin(PinProblem::Refused))));
+        assert!(primary.pin(&token("1")).is_ok());
+        primary.accepted(&token("1"));
+        assert!(copy.pin(&token("1")).is_err(), "the original's login says nothing of the copy's PIN");
+        copy.accepted(&token("1"));
+        assert!(copy.pin(&token("1")).is_ok());
     }
 
     #[test]

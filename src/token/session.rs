@@ -18,10 +18,10 @@ use super::{
     APPLICATION, CallError, Error, KeyAttributes, KeyObject,
     certificate::{self, CertificateParts},
     error::Remedy,
-    mechanism,
+    generate, mechanism,
     module::{Connection, HoldsSession, Module},
 };
-use crate::key::{Algorithm, StoredRecord};
+use crate::key::{Algorithm, PublicKey, StoredRecord};
 
 /// One worker's view of the token.
 pub(super) struct TokenSession {
@@ -256,6 +256,15 @@ impl TokenSession {
         })
     }
 
+    /// The public half of the key with this CKA_ID and CKA_LABEL, whose two halves must both be there, once.
+    pub fn held_key(&mut self, object_id: &[u8], label: &str, algorithm: Algorithm) -> Result<PublicKey, Error> {
+        self.with(Objects::Touched, |live| {
+            live.half(ObjectClass::PRIVATE_KEY, object_id, label)?;
+            let public = live.half(ObjectClass::PUBLIC_KEY, object_id, label)?;
+            generate::public_key(&live.session, public, algorithm)
+        })
+    }
+
     /// Destroys the private key with this CKA_ID, and proves through a fresh session that it is
     /// gone. True when it was there.
     pub fn destroy_private_key(&mut self, object_id: &[u8]) -> Result<bool, Error> {
@@ -345,6 +354,18 @@ impl Live {
             [..] => {
                 Err(Error::KeyPolicy(format!("{} private keys share the id {}", found.len(), hex::encode(object_id))))
             }
+        }
+    }
+}
+
+impl Live {
+    /// The one object of this class with this CKA_ID and CKA_LABEL.
+    fn half(&self, class: ObjectClass, object_id: &[u8], label: &str) -> Result<ObjectHandle, Error> {
+        let named = [Attribute::Class(class), Attribute::Id(object_id.to_vec()), Attribute::Label(label.into())];
+        match self.session.find_objects(&named)?.as_slice() {
+            [handle] => Ok(*handle),
+            [] => Err(Error::KeyMissing { object_id: object_id.to_vec() }),
+            [..] => Err(Error::KeyPolicy(format!("several objects are {label:?}, id {}", hex::encode(object_id)))),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     AuditKey, CallError, Error, GenerateRequest, GeneratedKey, KeyAttributes, KeyObject, KeyRef,
     certificate::CertificateParts,
 };
-use crate::key::{Algorithm, StoredRecord};
+use crate::key::{Algorithm, PublicKey, StoredRecord};
 
 /// One call of [`super::Token`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,12 @@ pub(super) enum Request {
     },
     KeyObjects {
         prefix: String,
+    },
+    /// The public half of a key that is there with both halves, under its id and its label.
+    HeldKey {
+        object_id: Vec<u8>,
+        label: String,
+        algorithm: Algorithm,
     },
     DestroyPrivateKey {
         object_id: Vec<u8>,
@@ -85,6 +91,7 @@ impl Request {
             | Self::StoreChain { .. }
             | Self::Certificates { .. }
             | Self::KeyObjects { .. }
+            | Self::HeldKey { .. }
             | Self::DestroyPrivateKey { .. }
             | Self::DestroyLeftovers { .. }
             | Self::UnusedObjectId
@@ -104,6 +111,7 @@ impl Request {
             | Self::Pkcs10 { .. }
             | Self::Certificates { .. }
             | Self::KeyObjects { .. }
+            | Self::HeldKey { .. }
             | Self::UnusedObjectId
             | Self::DataObjects
             | Self::AuditKeys { .. }
@@ -160,6 +168,7 @@ answers! {
     Key: GeneratedKey,
     AuditKeys: Vec<AuditKey>,
     AuditKey: AuditKey,
+    PublicKey: PublicKey,
 }
 
 impl Answer {

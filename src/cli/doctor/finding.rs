@@ -1,11 +1,11 @@
 //! One line of the report.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
@@ -16,9 +16,9 @@ pub enum Verdict {
 }
 
 /// What was looked at, and what was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Finding {
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     pub verdict: Verdict,
     pub found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,15 +27,15 @@ pub struct Finding {
 
 impl Finding {
     pub fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Ok, found: found.into(), remedy: None }
+        Self { check: check.into(), verdict: Verdict::Ok, found: found.into(), remedy: None }
     }
 
     pub fn warn(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Warn, found: found.into(), remedy: Some(remedy.into()) }
+        Self { check: check.into(), verdict: Verdict::Warn, found: found.into(), remedy: Some(remedy.into()) }
     }
 
     pub fn fail(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Fail, found: found.into(), remedy: Some(remedy.into()) }
+        Self { check: check.into(), verdict: Verdict::Fail, found: found.into(), remedy: Some(remedy.into()) }
     }
 }
 

@@ -8,6 +8,7 @@ mod finding;
 mod host;
 mod redis;
 mod settings;
+mod standby;
 mod storage;
 mod token;
 
@@ -29,6 +30,9 @@ pub(super) struct Options {
     /// Explain a code of PKCS#11 instead: CKR_PIN_LOCKED, 0xa4 or 164.
     #[arg(long, value_name = "CKR", conflicts_with = "config")]
     token: Option<String>,
+    /// Only the token of this standby: asked by the doctor itself, in the environment that its module wants.
+    #[arg(long, hide = true, value_name = "NUMBER", conflicts_with = "token")]
+    standby: Option<usize>,
     /// Answer in JSON.
     #[arg(long)]
     json: bool,
@@ -37,7 +41,7 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> Result<ExitCode, ExitCode> {
     match (&options.token, &options.config) {
         (Some(code), _) => explain_code(code, options.json),
-        (None, Some(path)) => Ok(report(&findings(path), options.json)),
+        (None, Some(path)) => Ok(report(&findings(path, options.standby), options.json)),
         (None, None) => Err(ExitCode::Usage),
     }
 }
@@ -63,7 +67,7 @@ fn explain_code(code: &str, json: bool) -> Result<ExitCode, ExitCode> {
 }
 
 /// Everything there is to look at. A file that cannot be read ends it at once.
-fn findings(path: &Path) -> Vec<Finding> {
+fn findings(path: &Path, standby: Option<usize>) -> Vec<Finding> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
@@ -71,6 +75,10 @@ fn findings(path: &Path) -> Vec<Finding> {
             return vec![Finding::fail("configuration", error.to_string(), remedy)];
         }
     };
+    if let Some(number) = standby {
+        return standby::look_here(&config, number);
+    }
+    standby::in_environment_of(&config.token);
     let mut findings = vec![Finding::ok("configuration", path.display().to_string())];
     findings.extend(settings::look(&config));
     let (state, runs) = storage::state(&config);
@@ -79,7 +87,8 @@ fn findings(path: &Path) -> Vec<Finding> {
     findings.extend(host::look(&config));
     findings.extend(settings::certificates(&config));
     findings.extend(block_on(redis::look(&config)));
-    findings.extend(token::look(&config, runs));
+    findings.extend(token::look(&config, runs, None));
+    findings.extend(standby::look(&config, path));
     findings
 }
 

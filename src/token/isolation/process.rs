@@ -26,10 +26,13 @@ pub(super) struct Process(Mutex<Option<Child>>);
 
 impl Process {
     /// Starts this very program once more, with our socket as its standard input. What it inherits of the
-    /// environment is what `environment` names.
+    /// environment is what `environment` names, with our value or with the one that is given there.
     pub fn start(environment: &[String]) -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
-        let passed = environment.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let passed = environment.iter().filter_map(|entry| match entry.split_once('=') {
+            Some((name, value)) => Some((name, value.into())),
+            None => Some((entry.as_str(), std::env::var_os(entry)?)),
+        });
         // The file that runs here, even when another has been installed in its place since.
         let child = Command::new("/proc/self/exe")
             .arg0(own_name())

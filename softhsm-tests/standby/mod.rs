@@ -1,0 +1,8 @@
+//! A primary and a standby with the same keys.
+
+mod failover;
+mod keys;
+mod pin;
+mod promotion;
+mod revocation;
+mod settings;
