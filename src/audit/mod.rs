@@ -13,7 +13,6 @@ mod gzip;
 mod handle;
 pub mod index;
 pub mod journald;
-pub mod merkle;
 mod opening;
 mod reader;
 mod replay;
@@ -30,6 +29,7 @@ mod tests;
 
 use std::{io, path::PathBuf};
 
+pub use crate::merkle;
 pub use condition::Stop;
 pub use config::Config;
 pub use copies::{Copies, records};
