@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     attestation::{
-        AttestationType, ProofPurpose, ProofType, Score, Text, VerificationProof, canonical,
+        AttestationType, Inclusion, ProofPurpose, ProofType, Score, Text, VerificationProof, canonical,
         strict::{self, Metadata},
     },
     nonce_value::NonceValue,
@@ -91,6 +91,10 @@ pub struct Proof {
     pub domain: Text<256>,
     #[serde(default, skip_serializing_if = "Text::is_empty")]
     pub challenge: Text<256>,
+    /// With the types that begin with Merkle, and only with them.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::some_object")]
+    #[schema(nullable = false)]
+    pub merkle: Option<Inclusion>,
 }
 
 /// A complete attestation as a caller sends it to be verified.

@@ -10,6 +10,7 @@ mod key;
 mod serve;
 mod setup;
 mod token;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -50,6 +51,8 @@ enum Command {
     /// Verify or export an audit trail.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Verify attestations offline, with public keys alone. Exit code 65: one of them is not valid.
+    Verify(verify::Options),
     /// Only what [`ExitCode::end_at_once`] needs.
     #[command(name = ExitCode::END, hide = true)]
     EndWith { code: u8 },
@@ -88,6 +91,7 @@ impl Cli {
             Command::Token(command) => token::run(&command),
             Command::HoldToken => hold_token::run(),
             Command::Key(command) => key::run(&command),
+            Command::Verify(options) => verify::run(&options),
             Command::EndWith { code } => std::process::exit(code.into()),
         };
         result.unwrap_or_else(|code| code)

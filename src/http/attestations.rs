@@ -9,9 +9,9 @@ use super::{
     request::{Caller, to_the_end},
 };
 use crate::{
-    attestation::{Attestation, AttestationRequest, Text, document::Flat},
+    attestation::{Attestation, AttestationRequest, Invalid, Text, document::Flat},
     key::{KeyId, KeyState},
-    service::{Service, verify::Invalid},
+    service::Service,
     timestamp::Timestamp,
 };
 

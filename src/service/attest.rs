@@ -277,6 +277,7 @@ fn complete(statement: Statement, key: &KeyEntry, answer: &Answer) -> SignedAtte
         nonce: statement.nonce.clone(),
         domain: Text::default(),
         challenge: Text::default(),
+        merkle: None,
     };
     SignedAttestation { attestation: Attestation { statement, proof }, audit_sequence: answer.audit_sequence }
 }
