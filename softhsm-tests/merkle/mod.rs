@@ -1,6 +1,8 @@
 //! One signature for many attestations: the format and who reads it, explicit batches, and requests that
 //! share a signature by themselves.
 
+mod automatic;
+mod batch;
 mod vectors;
 
 use std::{
@@ -9,9 +11,19 @@ use std::{
     process::Output,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{appliance::BINARY, tool};
+use crate::support::{
+    appliance::{Appliance, BINARY},
+    tool,
+};
+
+/// Fresh nonces for e-mail attestations.
+pub fn issued(appliance: &Appliance, count: usize) -> Vec<String> {
+    let order = json!({ "attestation_type": "email_verification", "count": count });
+    let nonces = appliance.post("/api/v1/nonces/batch", &order).ok();
+    nonces.as_array().unwrap().iter().map(|nonce| nonce["nonce"].as_str().unwrap().to_owned()).collect()
+}
 
 /// Verifies with the Python program, which knows nothing of ours: what it prints.
 pub fn python(keys: &Path, files: &[&Path]) -> Output {

@@ -1,6 +1,9 @@
 //! The published vectors: this program makes exactly them, and all who verify agree on each.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use base64::{
     Engine,
@@ -25,17 +28,19 @@ const FILE: &str = "softhsm-tests/vectors/merkle-vectors.json";
 const AT: &str = "2026-11-23T12:00:00Z";
 const KEY_ID: &str = "veid-signer-vectors:1";
 
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// A key of its own for each algorithm, from seeds that everybody knows. ECDSA is deterministic (RFC 6979).
 struct Key {
     id: KeyId,
     public: PublicKey,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 impl Key {
     fn new(algorithm: Algorithm) -> Self {
         let seed = [7; 32];
-        let (public, sign): (_, Box<dyn Fn(&[u8]) -> Vec<u8>>) = match algorithm {
+        let (public, sign): (_, Sign) = match algorithm {
             Algorithm::P256 => {
                 let key = p256::ecdsa::SigningKey::from_slice(&seed).unwrap();
                 let sign = move |message: &[u8]| {
@@ -357,12 +362,12 @@ fn a_program_that_knows_nothing_of_ours_says_the_same() {
     };
     let members = members(&vectors);
     let good = files(members.iter().collect());
-    let output = python(&keys, &good.iter().map(|path| path.as_path()).collect::<Vec<_>>());
+    let output = python(&keys, &good.iter().map(PathBuf::as_path).collect::<Vec<_>>());
     assert!(output.status.success(), "{}{}", tool::text(&output.stdout), tool::text(&output.stderr));
     assert_eq!(tool::text(&output.stdout).matches("\nvalid ").count() + 1, members.len());
     let cases = vectors["refused"].as_array().unwrap();
     let bad = files(cases.iter().collect());
-    let output = python(&keys, &bad.iter().map(|path| path.as_path()).collect::<Vec<_>>());
+    let output = python(&keys, &bad.iter().map(PathBuf::as_path).collect::<Vec<_>>());
     let said = tool::text(&output.stdout);
     assert_eq!(said.lines().count(), cases.len(), "{said}{}", tool::text(&output.stderr));
     for (line, case) in std::iter::zip(said.lines(), cases) {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::{
     attestation::{
         AttestationType, Inclusion, ProofPurpose, ProofType, Score, Text, VerificationProof, canonical,
+        request::attestation_id,
         strict::{self, Metadata},
     },
     nonce_value::NonceValue,
@@ -66,6 +67,13 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// Names another issuer, and the id that follows from it.
+    pub fn issue(&mut self, issuer: Issuer) {
+        let id = attestation_id(issuer.key_fingerprint.as_str(), &self.nonce);
+        self.id = Text::new(id).expect("a fixed prefix and 33 characters");
+        self.issuer = issuer;
+    }
+
     /// The bytes that are signed.
     #[must_use]
     pub fn canonical_bytes(&self) -> Vec<u8> {

@@ -106,6 +106,9 @@ pub enum Error {
     Ledger(#[from] LedgerError),
     #[error("audit trail: {0}")]
     Trail(#[from] audit::IndexError),
+    /// What kept a signature from being made that several were to share.
+    #[error(transparent)]
+    Shared(Arc<Error>),
     /// A promise of the program itself was broken; nothing was released.
     #[error("internal: {0}")]
     Internal(&'static str),
@@ -129,6 +132,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
+            Self::Shared(error) => error.class(),
             Self::Approval(approvals::Refusal::Disk)
             | Self::Once(once::Conflict::Disk)
             | Self::StateUnwritable
@@ -256,6 +260,7 @@ impl Error {
             Self::Token(_) => "token",
             Self::Audit(_) | Self::NoAuditKey | Self::Trail(_) => "audit",
             Self::LedgerUnavailable(_) | Self::Ledger(_) => "ledger",
+            Self::Shared(error) => error.kind(),
             Self::Internal(_) => "internal",
         }
     }

@@ -30,6 +30,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use self::{
     keys::Keys,
@@ -270,6 +271,16 @@ impl Store for RedisStore {
                 }
             }
         }
+    }
+
+    /// All at once: on each connection they follow each other without waiting for each other's answers.
+    async fn spend_all(&self, claims: Vec<Claim>, now: Timestamp) -> Vec<Result<Spend, Error>> {
+        join_all(claims.into_iter().map(|claim| self.spend(claim, Duration::ZERO, now))).await
+    }
+
+    async fn settle_all(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
+        let settle = |(spent, answer): (Spent, Answer)| async move { self.settle(spent, &answer).await };
+        join_all(settled.into_iter().map(settle)).await
     }
 
     async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error> {
