@@ -113,13 +113,21 @@ pub struct Attestation {
 }
 
 impl Attestation {
-    /// The whole object as JSON: the canonical bytes with `proof` added as the last field.
+    /// The whole object as JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let mut json = self.statement.canonical_bytes();
+        self.proof.complete(self.statement.canonical_bytes())
+    }
+}
+
+impl Proof {
+    /// The whole object as JSON: the canonical bytes with `proof` added as the last field.
+    #[must_use]
+    pub fn complete(&self, canonical: Vec<u8>) -> Vec<u8> {
+        let mut json = canonical;
         json.pop().expect("an object ends with a brace");
         json.extend_from_slice(b",\"proof\":");
-        json.extend_from_slice(&canonical::encode(&self.proof));
+        json.extend_from_slice(&canonical::encode(self));
         json.push(b'}');
         json
     }

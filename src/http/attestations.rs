@@ -85,7 +85,7 @@ pub async fn sign(
     Ok(HttpResponse::Ok()
         .content_type("application/json")
         .insert_header(("audit-sequence", signed.audit_sequence))
-        .body(signed.attestation.to_json()))
+        .body(signed.json))
 }
 
 /// `POST /api/v1/attestations/batch`: up to 1000, answered in the same order, each by itself.
@@ -125,10 +125,10 @@ pub async fn sign_batch(
 
 fn write_entry(json: &mut Vec<u8>, answered: Result<SignedAttestation, Problem>) {
     match answered {
-        Ok(SignedAttestation { attestation, audit_sequence }) => {
+        Ok(SignedAttestation { json: attestation, audit_sequence }) => {
             let head = format!("{{\"status\":200,\"audit_sequence\":{audit_sequence},\"attestation\":");
             json.extend_from_slice(head.as_bytes());
-            json.extend_from_slice(&attestation.to_json());
+            json.extend_from_slice(&attestation);
         }
         Err(problem) => {
             let status = problem.kind().status.as_u16();

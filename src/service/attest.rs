@@ -12,9 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    attestation::{
-        Attestation, AttestationRequest, AttestationType, Inclusion, Issuer, Proof, ProofPurpose, Statement, Text,
-    },
+    attestation::{AttestationRequest, AttestationType, Inclusion, Issuer, Proof, ProofPurpose, Statement, Text},
     audit::{Event, EventType, Severity},
     client::{Client, ClientIdentity},
     evidence::Warrant,
@@ -36,7 +34,8 @@ use crate::{
 /// A signed attestation, and where its record stands.
 #[derive(Debug)]
 pub struct SignedAttestation {
-    pub attestation: Attestation,
+    /// The complete attestation.
+    pub json: Vec<u8>,
     pub audit_sequence: u64,
 }
 
@@ -68,7 +67,7 @@ impl Signed {
 
 /// How far a request has come once its nonce was looked at.
 pub(super) enum Step {
-    Fresh(SigningOrder),
+    Fresh(Box<SigningOrder>),
     /// It was signed before: the same answer.
     Repeated(SignedAttestation),
 }
@@ -125,7 +124,7 @@ impl SigningOrder {
     pub fn complete(self, signed: Signed) -> (Spent, Answer, (SignedAttestation, Arc<KeyEntry>)) {
         let key = Arc::clone(&signed.key);
         let answer = self.answer(signed);
-        let attestation = complete(self.statement, &key, &answer);
+        let attestation = complete(self.canonical, &self.statement.nonce, &key, &answer);
         (self.spent, answer, (attestation, key))
     }
 }
@@ -153,20 +152,32 @@ impl Service {
         asked: &Asked,
         result: Result<T, Error>,
     ) -> Result<T, Error> {
+        match result {
+            Ok(signed) => {
+                self.count(asked, "success");
+                Ok(signed)
+            }
+            Err(error) => {
+                self.count(asked, "failure");
+                Err(self.refused(caller, asked, error).await)
+            }
+        }
+    }
+
+    pub(super) fn count(&self, asked: &Asked, status: &str) {
         let label = asked.kind.as_str();
         self.metrics.sign_latency.with_label_values(&[label]).observe(asked.begun.elapsed().as_secs_f64());
-        let status = if result.is_ok() { "success" } else { "failure" };
         self.metrics.sign_requests.with_label_values(&[label, status]).inc();
-        match result {
-            // Recorded by itself, and not every one: a flood must not fill the trail.
-            Err(Error::Limited(exceeded)) => Err(self.exceeded(caller, *exceeded).await),
-            Err(error) => {
-                self.note_failure(caller, asked.kind, &asked.subject, &error).await;
-                self.note_rejection(caller, asked, &error).await;
-                Err(error)
-            }
-            signed => signed,
+    }
+
+    async fn refused(&self, caller: &Client, asked: &Asked, error: Error) -> Error {
+        // Recorded by itself, and not every one: a flood must not fill the trail.
+        if let Error::Limited(exceeded) = error {
+            return self.exceeded(caller, *exceeded).await;
         }
+        self.note_failure(caller, asked.kind, &asked.subject, &error).await;
+        self.note_rejection(caller, asked, &error).await;
+        error
     }
 
     async fn pipeline(
@@ -177,8 +188,8 @@ impl Service {
     ) -> Result<SignedAttestation, Error> {
         match (self.order(client, request).await?, form) {
             (Step::Repeated(signed), _) => Ok(signed),
-            (Step::Fresh(order), Form::Individual) => self.sign_one(order).await,
-            (Step::Fresh(order), Form::Merkle) => self.sign_shared(order).await,
+            (Step::Fresh(order), Form::Individual) => self.sign_one(*order).await,
+            (Step::Fresh(order), Form::Merkle) => self.sign_shared(*order).await,
         }
     }
 
@@ -213,7 +224,7 @@ impl Service {
             self.reopen(spent).await;
             return Err(error.into());
         }
-        Ok(Step::Fresh(SigningOrder::new(permit, spent, self.signer.issuer(&key), &key)))
+        Ok(Step::Fresh(Box::new(SigningOrder::new(permit, spent, self.signer.issuer(&key), &key))))
     }
 
     /// Charges here what the nonce store has not.
@@ -306,7 +317,7 @@ impl Service {
         period.issued_at = answer.issued_at;
         period.expires_at = answer.expires_at;
         let statement = request.into_statement(answer.issuer.clone(), period);
-        Ok(complete(statement, &key, answer))
+        Ok(complete(statement.canonical_bytes(), &statement.nonce, &key, answer))
     }
 
     /// Counts a refusal and puts it on record. The refusal stands whether or not that succeeds.
@@ -381,21 +392,22 @@ pub(super) fn signed_event(order: &SigningOrder, key: &KeyEntry, now: Timestamp)
         .detail("canonical_sha256", hex::encode(Sha256::digest(&order.canonical)))
 }
 
-fn complete(statement: Statement, key: &KeyEntry, answer: &Answer) -> SignedAttestation {
+/// `canonical`: of the statement that the answer is for, encoded once.
+fn complete(canonical: Vec<u8>, nonce: &NonceValue, key: &KeyEntry, answer: &Answer) -> SignedAttestation {
     let proof = Proof {
         kind: match &answer.merkle {
             None => key.algorithm().proof_type(),
             Some(_) => key.algorithm().merkle_proof_type(),
         },
         created: answer.created,
-        verification_method: Text::new(format!("{}#{}", statement.issuer.id, key.id))
+        verification_method: Text::new(format!("{}#{}", answer.issuer.id, key.id))
             .expect("at most 256 + 1 + 74 characters"),
         proof_purpose: ProofPurpose::AssertionMethod,
         proof_value: Text::new(answer.signature.clone()).expect("88 characters of base64"),
-        nonce: statement.nonce.clone(),
+        nonce: nonce.clone(),
         domain: Text::default(),
         challenge: Text::default(),
         merkle: answer.merkle.clone(),
     };
-    SignedAttestation { attestation: Attestation { statement, proof }, audit_sequence: answer.audit_sequence }
+    SignedAttestation { json: proof.complete(canonical), audit_sequence: answer.audit_sequence }
 }

@@ -103,14 +103,24 @@ impl Service {
     }
 
     async fn conclude_all(&self, client: &Client, asked: &[Asked], results: Vec<Answered>) -> Vec<Answered> {
-        let conclude = |(asked, result): (_, Answered)| async move {
+        let mut results = results;
+        let (mut concluding, mut places) = (Vec::new(), Vec::new());
+        for (at, (asked, result)) in std::iter::zip(asked, &mut results).enumerate() {
             match result {
-                blocked @ Err(Error::Blocked { .. }) => blocked,
-                result => self.conclude(client, asked, result).await,
+                Ok(_) => self.count(asked, "success"),
+                Err(Error::Blocked { .. }) => {}
+                Err(_) => {
+                    let failed = std::mem::replace(result, Err(Error::Internal("an answer was lost")));
+                    concluding.push(self.conclude(client, asked, failed));
+                    places.push(at);
+                }
             }
-        };
+        }
         // Together: refusals go on record, and many of them share a sync.
-        join_all(std::iter::zip(asked, results).map(conclude)).await
+        for (at, concluded) in places.into_iter().zip(join_all(concluding).await) {
+            results[at] = concluded;
+        }
+        results
     }
 
     /// Permitted → fresh → one signature → recorded → released, each step for all of them at once.

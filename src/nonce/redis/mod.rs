@@ -273,14 +273,13 @@ impl Store for RedisStore {
         }
     }
 
-    /// All at once: on each connection they follow each other without waiting for each other's answers.
     async fn spend_all(&self, claims: Vec<Claim>, now: Timestamp) -> Vec<Result<Spend, Error>> {
-        join_all(claims.into_iter().map(|claim| self.spend(claim, Duration::ZERO, now))).await
+        in_turns(claims, |claim| self.spend(claim, Duration::ZERO, now)).await
     }
 
     async fn settle_all(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
         let settle = |(spent, answer): (Spent, Answer)| async move { self.settle(spent, &answer).await };
-        join_all(settled.into_iter().map(settle)).await
+        in_turns(settled, settle).await
     }
 
     async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error> {
@@ -326,6 +325,17 @@ impl Store for RedisStore {
     fn describe(&self) -> String {
         self.pool.describe()
     }
+}
+
+/// Many calls at once: on each connection they follow each other without waiting for each other's answers. Not
+/// more than the server answers well within the time that one may take.
+async fn in_turns<I, T, F: Future<Output = T>>(items: Vec<I>, call: impl Fn(I) -> F) -> Vec<T> {
+    const TOGETHER: usize = 128;
+    let (mut items, mut answers) = (items.into_iter(), Vec::new());
+    while items.len() > 0 {
+        answers.extend(join_all(items.by_ref().take(TOGETHER).map(&call)).await);
+    }
+    answers
 }
 
 /// A charge was refused; its number is counted from one.

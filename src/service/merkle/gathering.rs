@@ -101,9 +101,12 @@ pub(super) struct Slot(Arc<Service>);
 impl Drop for Slot {
     fn drop(&mut self) {
         let gathering = &self.0.gathering;
-        let mut state = gathering.state.lock();
-        state.running -= 1;
-        gathering.begin_what_can(&mut state, &self.0);
+        let batches = {
+            let mut state = gathering.state.lock();
+            state.running -= 1;
+            gathering.what_can_begin(&mut state)
+        };
+        begin(&self.0, batches);
     }
 }
 
@@ -121,7 +124,9 @@ impl Gathering {
         orders: Vec<SigningOrder>,
     ) -> Result<Vec<Ticket>, Vec<SigningOrder>> {
         let mut state = self.state.lock();
-        if state.waiting.len() + orders.len() > WAITING * self.config.max_batch {
+        // What a caller may send as one is taken when nobody waits, whatever the size of batches.
+        let is_full = state.waiting.len() + orders.len() > WAITING * self.config.max_batch;
+        if is_full && !state.waiting.is_empty() {
             return Err(orders);
         }
         let since = Instant::now();
@@ -133,24 +138,24 @@ impl Gathering {
             Ticket { number, since, answer: answered }
         });
         let tickets = tickets.collect();
-        self.begin_what_can(&mut state, service);
+        let batches = self.what_can_begin(&mut state);
+        drop(state);
+        begin(service, batches);
         Ok(tickets)
     }
 
-    fn begin_what_can(&self, state: &mut State, service: &Arc<Service>) {
-        while state.running < self.sessions && self.begin(state, service) {}
+    fn what_can_begin(&self, state: &mut State) -> Vec<Vec<Waiting>> {
+        let mut batches = Vec::new();
+        while state.running < self.sessions && !state.waiting.is_empty() {
+            batches.push(self.next(state));
+        }
+        batches
     }
 
-    /// Begins a batch of those who wait; false when there are none.
-    fn begin(&self, state: &mut State, service: &Arc<Service>) -> bool {
-        let size = state.waiting.len().min(self.config.max_batch);
-        // Without a runtime the process is at its end.
-        let (1.., Ok(runtime)) = (size, Handle::try_current()) else { return false };
+    fn next(&self, state: &mut State) -> Vec<Waiting> {
         state.running += 1;
-        let batch = state.waiting.drain(..size).collect();
-        let slot = Slot(Arc::clone(service));
-        runtime.spawn(Arc::clone(service).sign_together(batch, slot));
-        true
+        let size = state.waiting.len().min(self.config.max_batch);
+        state.waiting.drain(..size).collect()
     }
 
     /// Somebody has waited for long enough: a batch for the token's own queue.
@@ -158,7 +163,9 @@ impl Gathering {
         let mut state = self.state.lock();
         let is_overdue = |first: &Waiting| first.since.elapsed() >= self.config.max_batch_wait;
         if state.running < 2 * self.sessions && state.waiting.front().is_some_and(is_overdue) {
-            self.begin(&mut state, service);
+            let batch = self.next(&mut state);
+            drop(state);
+            begin(service, vec![batch]);
         }
     }
 
@@ -167,6 +174,17 @@ impl Gathering {
         let mut state = self.state.lock();
         let at = state.waiting.binary_search_by_key(&number, |waiting| waiting.number).ok()?;
         state.waiting.remove(at).map(|waiting| waiting.order)
+    }
+}
+
+/// Not under the lock: at the end of the process a batch may be dropped at once, and with it its slot.
+fn begin(service: &Arc<Service>, batches: Vec<Vec<Waiting>>) {
+    for batch in batches {
+        let slot = Slot(Arc::clone(service));
+        // Without a runtime the process is at its end.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(Arc::clone(service).sign_together(batch, slot));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::gathering::{Outcome, Slot, Waiting};
 use crate::{
-    attestation::AttestationTree,
+    attestation::{AttestationTree, Inclusion},
     audit::Event,
     evidence::Warrant,
     key::KeyEntry,
@@ -33,41 +33,38 @@ impl Warrant for RootOrder {
     }
 }
 
-/// A batch with its tree.
+/// A batch with what is signed for it, and where each of them stands in the tree.
 struct Batch {
     members: Vec<Waiting>,
-    tree: AttestationTree,
+    places: Vec<Inclusion>,
+    root: RootOrder,
 }
 
 impl Batch {
-    /// `None` when nobody is left.
+    /// Back, when there are none or too many.
     fn new(members: Vec<Waiting>) -> Result<Self, Vec<Waiting>> {
-        match AttestationTree::new(members.iter().map(|member| member.order.message())) {
-            Some(tree) => Ok(Self { members, tree }),
-            None => Err(members),
-        }
-    }
-
-    fn order(&self) -> RootOrder {
-        RootOrder { statement: self.tree.root_statement(), covers: self.members.len() }
+        let Some(tree) = AttestationTree::new(members.iter().map(|member| member.order.message())) else {
+            return Err(members);
+        };
+        let root = RootOrder { statement: tree.root_statement(), covers: members.len() };
+        Ok(Self { members, places: tree.inclusions().collect(), root })
     }
 
     /// A record of each.
     fn events(&self, key: &KeyEntry, now: Timestamp) -> Vec<Event> {
-        let members = self.members.iter().zip(self.tree.inclusions());
-        let event = |(member, inclusion): (&Waiting, crate::attestation::Inclusion)| {
+        let event = |(member, place): (&Waiting, &Inclusion)| {
             signed_event(&member.order, key, now)
-                .detail("merkle_leaf_index", inclusion.leaf_index())
-                .detail("merkle_tree_size", inclusion.tree_size())
+                .detail("merkle_leaf_index", place.leaf_index())
+                .detail("merkle_tree_size", place.tree_size())
         };
-        members.map(event).collect()
+        self.members.iter().zip(&self.places).map(event).collect()
     }
 
     /// Gives each its own. Whoever has gone needs no answer.
     fn hand_out(self, key: &Arc<KeyEntry>, released: &Released) {
-        let places = self.tree.inclusions().zip(released.audit_sequence..);
-        for (member, (inclusion, audit_sequence)) in self.members.into_iter().zip(places) {
-            let signed = Signed::new(Arc::clone(key), released, audit_sequence, Some(inclusion));
+        let places = self.places.into_iter().zip(released.audit_sequence..);
+        for (member, (place, audit_sequence)) in self.members.into_iter().zip(places) {
+            let signed = Signed::new(Arc::clone(key), released, audit_sequence, Some(place));
             let _ = member.answer.send(Outcome::new(member.order, Ok(signed)));
         }
     }
@@ -94,7 +91,7 @@ impl Service {
                 drop(slot.take());
                 batch.events(&key, now)
             };
-            let refusal = match self.sign_and_release_all(&key, Usage::Sign, &batch.order(), events).await {
+            let refusal = match self.sign_and_release_all(&key, Usage::Sign, &batch.root, events).await {
                 Ok(released) => return batch.hand_out(&key, &released),
                 Err(refusal) => refusal,
             };
