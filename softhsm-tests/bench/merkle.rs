@@ -59,6 +59,8 @@ struct Way {
     together: usize,
     connections: usize,
     most: u32,
+    /// Attestations a second that are asked for, evenly; else as many as are answered.
+    paced: Option<u32>,
 }
 
 const ONE: &str = "/api/v1/attestations";
@@ -66,12 +68,13 @@ const SHARED: &str = "/api/v1/attestations?proof=merkle";
 const BATCH: &str = "/api/v1/attestations/batch?proof=merkle";
 
 fn ways(token: &SlowToken) -> Vec<Way> {
-    let way = |name, path, together, connections, most| Way { name, path, together, connections, most };
+    let way = |name, path, together, connections, most| Way { name, path, together, connections, most, paced: None };
     if token.workers == 1 {
         vec![
             way("one by one", ONE, 1, 4, 20),
             way("single requests that share", SHARED, 1, 2000, 30_000),
             way("batches of 1000", BATCH, 1000, 3, 60_000),
+            Way { paced: Some(10_000), ..way("batches of 1000, 10 000/s", BATCH, 1000, 6, 12_000) },
         ]
     } else {
         vec![
@@ -157,8 +160,14 @@ fn measure(appliance: &Appliance, faults: &Faults, token: &SlowToken, way: &Way,
     let (before, calls) = (cpu_time(appliance.pid()), faults.calls("C_Sign"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let ask = |_| tokio::spawn(ask(Arc::clone(&load)));
-        let asking: Vec<_> = (0..way.connections).map(ask).collect();
+        // Each connection at its own time in the same cycle.
+        let cycle =
+            way.paced.map(|rate| Duration::from_secs_f64((way.together * way.connections) as f64 / f64::from(rate)));
+        let ask = |number| {
+            let pace = cycle.map(|cycle| (begun + cycle * number / u32::try_from(way.connections).unwrap(), cycle));
+            tokio::spawn(ask(Arc::clone(&load), pace))
+        };
+        let asking: Vec<_> = (0..u32::try_from(way.connections).unwrap()).map(ask).collect();
         for one in asking {
             one.await.unwrap();
         }
@@ -187,12 +196,16 @@ fn measure(appliance: &Appliance, faults: &Faults, token: &SlowToken, way: &Way,
     println!(" {verified:>9}");
 }
 
-/// One connection after another's requests, until the time is over.
-async fn ask(load: Arc<Load>) {
+/// One connection: a request after another until the time is over, or one in each cycle.
+async fn ask(load: Arc<Load>, mut pace: Option<(Instant, Duration)>) {
     let mut stream = TcpStream::connect(&load.address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let mut buffer = Vec::with_capacity(64 * 1024);
     while Instant::now() < load.until {
+        if let Some((next, cycle)) = &mut pace {
+            tokio::time::sleep_until((*next).into()).await;
+            *next += *cycle;
+        }
         let Some(body) = load.bodies.lock().pop_front() else { break };
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",

@@ -163,15 +163,18 @@ fn a_client_that_goes_away_holds_nobody_up_and_its_attestation_is_on_record() {
 
 #[test]
 fn those_who_waited_while_the_key_was_rotated_are_signed_by_its_successor() {
-    let (site, faults) = site("workers = 1\ncall_deadline = \"10s\"", "");
+    let (site, faults) = site("workers = 1\ncall_deadline = \"30s\"", "");
     let appliance = site.serve().unwrap();
     let requests = requests(&appliance, 8);
-    faults.set("C_Sign delay=1s at-once=1 times=1");
+    // Until the rotation is done.
+    faults.set("C_Sign hang times=1");
     let before = faults.calls("C_Sign");
     let answers = thread::scope(|scope| {
         let asked = scope.spawn(|| at_once(&appliance, &requests));
         eventually("the token is signing", || (faults.calls("C_Sign") > before).then_some(()));
-        appliance.post("/api/v1/keys/rotate", &json!({ "reason": "rotation", "initiated_by": "test" }));
+        let rotation = appliance.post("/api/v1/keys/rotate", &json!({ "reason": "rotation", "initiated_by": "test" }));
+        assert_eq!(rotation.status, 201, "{}", rotation.text());
+        faults.clear();
         asked.join().unwrap()
     });
     let active = appliance.get("/api/v1/keys/active").ok()["key_id"].clone();

@@ -219,6 +219,7 @@ fn refused(key: &Key, trees: &Value) -> Vec<Value> {
     case("the path of another leaf", "signature_mismatch", &five, &[(hashes, path(&of(2, 0)))]);
     case("another place", "signature_mismatch", &five, &[(index, json!(3))]);
     case("the size of another tree that the path fits", "signature_mismatch", &three, &[(size, json!(4))]);
+    case("a place beyond the only one", "inclusion_malformed", &of(0, 0), &[(index, json!(1))]);
     case("a place beyond the tree", "inclusion_malformed", &five, &[(index, json!(5))]);
     case("a place whose path is shorter", "inclusion_malformed", &five, &[(index, json!(4))]);
     case("a place whose path is longer", "inclusion_malformed", &last, &[(index, json!(0))]);
