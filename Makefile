@@ -1,5 +1,5 @@
 # Two commands to try it: make demo, make test.
-.PHONY: demo test test-long test-appliance bench bench-trail lint deb
+.PHONY: demo test test-long test-appliance bench bench-merkle bench-trail lint deb
 
 demo:
 	@softhsm-tests/install-tools.sh demo
@@ -21,6 +21,11 @@ test-long:
 bench:
 	@softhsm-tests/install-tools.sh tests
 	@cargo bench --locked --bench throughput
+
+# Slow tokens: one by one, single requests that share signatures, and batches. Each result is verified.
+bench-merkle:
+	@softhsm-tests/install-tools.sh tests
+	@cargo bench --locked --bench merkle
 
 # What the audit trail costs a signature, and how it bears BENCH_RECORDS records.
 bench-trail:

@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str], Siblings)] = &[
     ),
     (
         "vocabulary",
-        &["attestation", "key", "evidence", "client", "nonce_value", "quota", "clock", "timestamp", "schema"],
+        &["attestation", "key", "evidence", "client", "nonce_value", "quota", "clock", "timestamp", "schema", "merkle"],
         Siblings::Allowed,
     ),
 ];

@@ -20,7 +20,8 @@ case "${1:?demo, tests or appliance}" in
   *) echo "usage: $0 demo|tests|appliance" >&2; exit 64 ;;
 esac
 
-# schemathesis, from PyPI, in a virtual environment of this directory.
+# schemathesis, and what the second verifier of attestations is written with, from PyPI, in a virtual
+# environment of this directory.
 if [ "$1" = tests ]; then
   wanted+=(python3 python3-venv)
 fi
@@ -33,10 +34,10 @@ done
 schemathesis() {
   local venv
   venv="$(dirname "$0")/../target/venv"
-  [ -x "$venv/bin/st" ] && return 0
-  echo "installing: schemathesis"
+  [ -x "$venv/bin/st" ] && "$venv/bin/python3" -c 'import cryptography' 2> /dev/null && return 0
+  echo "installing: schemathesis, cryptography"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet 'schemathesis==4.32.5'
+  "$venv/bin/python3" -m pip install --quiet 'schemathesis==4.32.5' 'cryptography==50.0.2'
 }
 # Kryoptic, from the package registry: it is loaded by tests, and no part of the product.
 kryoptic() {

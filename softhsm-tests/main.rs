@@ -23,6 +23,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod main_job;
+mod merkle;
 mod modules;
 mod nonce_store;
 mod operator;

@@ -33,6 +33,7 @@ use crate::{
         lifecycle::Actor,
         maintenance::Maintenance,
         marker::{Marker, Mismatch},
+        merkle::Gathering,
         once::Once,
         opaque::OpaqueOrder,
         readiness::LastProbe,
@@ -399,6 +400,7 @@ impl App {
             readers: service::Readers::default(),
             approvals,
             once,
+            gathering: Gathering::new(config.merkle.clone(), &config.token),
         };
         service.publish_maintenance();
         let beginning = Beginning { accepted, revoked_before, first_key_wanted, may_make, accepted_trail };

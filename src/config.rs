@@ -8,7 +8,7 @@ use crate::{
     audit, authn,
     client::Role,
     http, limits, nonce, redis,
-    service::{FleetConfig, KeyPolicy, SignerConfig, approvals},
+    service::{FleetConfig, KeyPolicy, SignerConfig, approvals, merkle},
     telemetry, token,
 };
 
@@ -31,6 +31,9 @@ pub struct Config {
     pub fleet: FleetConfig,
     #[serde(default)]
     pub key_policy: KeyPolicy,
+    /// One signature for many attestations.
+    #[serde(default)]
+    pub merkle: merkle::Config,
     #[serde(default)]
     pub nonce: nonce::Config,
     #[serde(default)]
@@ -194,6 +197,7 @@ impl Config {
         self.check_standbys()?;
         self.fleet.check()?;
         self.key_policy.check()?;
+        self.merkle.check()?;
         self.nonce.check()?;
         self.limits.check()?;
         self.redis.as_ref().map_or(Ok(()), redis::Config::check)?;

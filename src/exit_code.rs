@@ -10,7 +10,7 @@ pub enum ExitCode {
     Success = 0,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
-    /// EX_DATAERR: the audit trail, or a backup, is not what it must be.
+    /// EX_DATAERR: the audit trail, a backup or an attestation is not what it must be.
     Data = 65,
     /// EX_UNAVAILABLE: the token, a directory or a port is not usable now, or too many calls to the token
     /// hang; a restart may help.

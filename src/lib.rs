@@ -25,7 +25,7 @@
 //! | use cases | [`service`] | the rules of the product |
 //! | adapters | [`token`], [`ledger_file`], [`nonce`], [`limits`], [`fleet`], [`audit`], [`authn`] | PKCS#11; files; credentials |
 //! | foundation | [`redis`], [`durable`], [`secret`], [`metrics`], [`telemetry`], [`duration`], [`network`], [`systemd`], [`exit_code`] | Redis, the operating system |
-//! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`quota`], [`clock`], [`timestamp`], [`schema`] | nothing: no I/O |
+//! | vocabulary | [`attestation`], [`key`], [`evidence`], [`client`], [`nonce_value`], [`quota`], [`clock`], [`timestamp`], [`schema`], [`merkle`] | nothing: no I/O |
 //!
 //! Adapters do not import each other: what one needs of another is a trait in [`evidence`] or
 //! [`key::ledger`].
@@ -48,6 +48,7 @@ pub mod http;
 pub mod key;
 pub mod ledger_file;
 pub mod limits;
+pub mod merkle;
 pub mod metrics;
 pub mod network;
 pub mod nonce;

@@ -13,6 +13,9 @@ const NAMESPACE: &str = "virtengine_verification";
 const LATENCY_BUCKETS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
+/// From one alone to the most that the format knows.
+const SIZE_BUCKETS: [f64; 9] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0];
+
 /// Every metric, registered once per process.
 pub struct Metrics {
     registry: Registry,
@@ -23,6 +26,7 @@ pub struct Metrics {
     pub signer_errors: IntCounterVec,
     pub sign_latency: HistogramVec,
     pub sign_requests: IntCounterVec,
+    pub merkle_batch_size: Histogram,
     pub key_rotations: IntCounter,
     pub nonce_created: IntCounter,
     pub nonce_used: IntCounter,
@@ -59,6 +63,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers everything; fails only when a name is taken, which is a programming error.
+    #[expect(clippy::too_many_lines, reason = "a line or two for each metric")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let make = Maker(&registry);
@@ -86,6 +91,11 @@ impl Metrics {
                 "signer_sign_requests_total",
                 "Signing requests",
                 &["attestation_type", "status"],
+            )?,
+            merkle_batch_size: make.histogram_of(
+                "signer_merkle_batch_size",
+                "Attestations under one signature over a Merkle root",
+                &SIZE_BUCKETS,
             )?,
             key_rotations: make.counter("signer_key_rotations_total", "Key rotations begun")?,
             nonce_created: make.counter("nonce_created_total", "Nonces issued")?,
@@ -212,7 +222,11 @@ impl Maker<'_> {
     }
 
     fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
-        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(LATENCY_BUCKETS.to_vec());
+        self.histogram_of(name, help, &LATENCY_BUCKETS)
+    }
+
+    fn histogram_of(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(buckets.to_vec());
         self.register(Histogram::with_opts(opts)?)
     }
 

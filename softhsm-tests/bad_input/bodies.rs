@@ -45,7 +45,7 @@ fn what_is_not_one_json_value_is_refused_on_every_route() {
         ("a huge number", vec![b'9'; 60_000]),
         ("a minus and a huge number", [b"-".to_vec(), vec![b'9'; 300]].concat()),
     ];
-    for route in routes::with_bodies() {
+    for route in routes::with_objects() {
         let path = route.concrete(&appliance);
         for (what, body) in not_json {
             if body.is_empty() && route.takes_nothing() {

@@ -146,7 +146,7 @@ async fn write(audit: &Audit, from: u64, count: u64, tasks: usize, noted: bool) 
                     if noted {
                         audit.note(&nonce_used(number)).unwrap();
                     }
-                    audit.record_signature(event(number), [7; 32]).await.unwrap();
+                    audit.record_signature(&mut [event(number)], [7; 32]).await.unwrap();
                 }
             })
         })

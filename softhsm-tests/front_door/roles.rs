@@ -59,6 +59,7 @@ const MAY: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/blocks/{block_id}", "osa"),
     ("DELETE", "/api/v1/blocks/{block_id}", "s"),
     ("POST", "/api/v1/attestations", "p"),
+    ("POST", "/api/v1/attestations/batch", "p"),
     ("POST", "/api/v1/attestations/verify", "pa"),
     ("POST", "/api/v1/sign", "p"),
     ("POST", "/api/v1/sign/test", "os"),

@@ -44,7 +44,8 @@ impl Drop for Ended<'_> {
 
 /// What is received is on record, one loss and one return each, and the appliance never ends.
 fn kills_under_load(rounds: usize) {
-    let signer = Signer::new();
+    // What is refused meanwhile leaves nonces unspent.
+    let signer = Signer::with("", "[fleet]\nsingle = true\n[nonce]\noutstanding_per_issuer = 100000");
     let (pid, stop) = (signer.pid(), AtomicBool::new(false));
     let (api, appliance) = (signer.api.clone(), &*signer);
     let (received, slowest) = thread::scope(|scope| {

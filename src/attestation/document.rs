@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     attestation::{
-        AttestationType, ProofPurpose, ProofType, Score, Text, VerificationProof, canonical,
+        AttestationType, Inclusion, ProofPurpose, ProofType, Score, Text, VerificationProof, canonical,
+        request::attestation_id,
         strict::{self, Metadata},
     },
     nonce_value::NonceValue,
@@ -66,6 +67,13 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// Names another issuer, and the id that follows from it.
+    pub fn issue(&mut self, issuer: Issuer) {
+        let id = attestation_id(issuer.key_fingerprint.as_str(), &self.nonce);
+        self.id = Text::new(id).expect("a fixed prefix and 33 characters");
+        self.issuer = issuer;
+    }
+
     /// The bytes that are signed.
     #[must_use]
     pub fn canonical_bytes(&self) -> Vec<u8> {
@@ -91,6 +99,10 @@ pub struct Proof {
     pub domain: Text<256>,
     #[serde(default, skip_serializing_if = "Text::is_empty")]
     pub challenge: Text<256>,
+    /// With the types that begin with Merkle, and only with them.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::some_object")]
+    #[schema(nullable = false)]
+    pub merkle: Option<Inclusion>,
 }
 
 /// A complete attestation as a caller sends it to be verified.
@@ -101,13 +113,21 @@ pub struct Attestation {
 }
 
 impl Attestation {
-    /// The whole object as JSON: the canonical bytes with `proof` added as the last field.
+    /// The whole object as JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let mut json = self.statement.canonical_bytes();
+        self.proof.complete(self.statement.canonical_bytes())
+    }
+}
+
+impl Proof {
+    /// The whole object as JSON: the canonical bytes with `proof` added as the last field.
+    #[must_use]
+    pub fn complete(&self, canonical: Vec<u8>) -> Vec<u8> {
+        let mut json = canonical;
         json.pop().expect("an object ends with a brace");
         json.extend_from_slice(b",\"proof\":");
-        json.extend_from_slice(&canonical::encode(&self.proof));
+        json.extend_from_slice(&canonical::encode(self));
         json.push(b'}');
         json
     }

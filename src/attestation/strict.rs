@@ -67,6 +67,11 @@ pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -
     deserializer.deserialize_map(Fields(PhantomData))
 }
 
+/// [`object`], of a field that is left out where there is none: null is not nothing.
+pub fn some_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    object(deserializer).map(Some)
+}
+
 /// Reads one of a closed list of words from a text, and not from an object that has it as its key.
 pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     struct Word<T>(PhantomData<T>);

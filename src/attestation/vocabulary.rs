@@ -61,12 +61,16 @@ impl AttestationType {
     }
 }
 
-/// `proof.type`: names the algorithm.
+/// `proof.type`: names the algorithm, and whether the signature is over the attestation itself or over
+/// the root of a Merkle tree in which it is a leaf: a verifier that does not know trees refuses the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum ProofType {
     EcdsaSecp256r1Signature2019,
     Ed25519Signature2020,
     EcdsaSecp256k1Signature2019,
+    MerkleEcdsaSecp256r1Signature2019,
+    MerkleEd25519Signature2020,
+    MerkleEcdsaSecp256k1Signature2019,
 }
 
 /// `proof.proof_purpose`: attestations are assertions, nothing else.

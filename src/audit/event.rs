@@ -291,8 +291,12 @@ impl Event {
     /// trail must not be able to spend one.
     #[must_use]
     pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.details.insert(name.to_owned(), value.into());
+        self.add_detail(name, value);
         self
+    }
+
+    pub(super) fn add_detail(&mut self, name: &str, value: impl Into<Value>) {
+        self.details.insert(name.to_owned(), value.into());
     }
 
     /// What follows the record `sequence` of this event when its signature was thrown away after all.

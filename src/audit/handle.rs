@@ -116,29 +116,51 @@ impl Audit {
     /// Appends a record; returns when it is on disk.
     pub async fn record(&self, event: Event) -> Result<Written, Error> {
         let (done, wait) = oneshot::channel();
-        self.append(&event, Some(done))?;
+        self.append(std::slice::from_ref(&event), Some(done))?;
+        wait.await.map_err(|_| Error::Stopped(Stop::Failed))?
+    }
+
+    /// Appends records of one kind, one after the other and in one write; returns when all are on disk. The
+    /// first of them.
+    pub async fn record_all(&self, events: &[Event]) -> Result<Written, Error> {
+        let (done, wait) = oneshot::channel();
+        self.append(events, Some(done))?;
         wait.await.map_err(|_| Error::Stopped(Stop::Failed))?
     }
 
     /// Appends a record without waiting: it is on disk before any record that comes after it.
     pub fn note(&self, event: &Event) -> Result<(), Error> {
-        self.append(event, None)
+        self.append(std::slice::from_ref(event), None)
     }
 
-    fn append(&self, event: &Event, done: Option<oneshot::Sender<Result<Written, Error>>>) -> Result<(), Error> {
+    /// The same of several of one kind, in one write.
+    pub fn note_all(&self, events: &[Event]) -> Result<(), Error> {
+        self.append(events, None)
+    }
+
+    fn append(&self, events: &[Event], done: Option<oneshot::Sender<Result<Written, Error>>>) -> Result<(), Error> {
+        let Some((event, more)) = events.split_first() else {
+            // Whoever waits for the record of nothing is not told that there is one.
+            return Ok(());
+        };
         if let Some(stop) = self.condition.stop().filter(|stop| !allowed(Some(*stop), event.kind)) {
             return Err(Error::Stopped(stop));
         }
-        self.submit(Job::Append(Pending { record: Encoded::from(event), done }))
+        let more = more.iter().map(Encoded::from).collect();
+        self.submit(Job::Append(Pending { record: Encoded::from(event), more, done }))
     }
 
-    /// Appends the record of a signature; the receipt is what releases it.
-    pub async fn record_signature(&self, event: Event, signature_digest: [u8; 32]) -> Result<Recorded, Error> {
+    /// Appends the records of what one signature covers; the receipt for all of them is what releases it.
+    pub async fn record_signature(&self, events: &mut [Event], signature_digest: [u8; 32]) -> Result<Recorded, Error> {
         if let Some(why) = self.condition.withheld() {
             return Err(Error::Withheld(why));
         }
-        let written = self.record(event.detail("signature_sha256", hex::encode(signature_digest))).await?;
-        Ok(Recorded { written, signature_digest })
+        let digest = hex::encode(signature_digest);
+        for event in &mut *events {
+            event.add_detail("signature_sha256", &*digest);
+        }
+        let written = self.record_all(events).await?;
+        Ok(Recorded { written, records: events.len(), signature_digest })
     }
 
     /// Announces what is about to be done. What was announced gets an outcome in any case.

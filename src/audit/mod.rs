@@ -13,7 +13,6 @@ mod gzip;
 mod handle;
 pub mod index;
 pub mod journald;
-pub mod merkle;
 mod opening;
 mod reader;
 mod replay;
@@ -30,6 +29,7 @@ mod tests;
 
 use std::{io, path::PathBuf};
 
+pub use crate::merkle;
 pub use condition::Stop;
 pub use config::Config;
 pub use copies::{Copies, records};
@@ -61,15 +61,16 @@ impl Written {
     }
 }
 
-/// The record of one signature is on disk.
+/// The records of what one signature covers are on disk.
 #[derive(Debug)]
 pub struct Recorded {
     written: Written,
+    records: usize,
     signature_digest: [u8; 32],
 }
 
 impl Recorded {
-    /// The record's place in the trail.
+    /// The place of the first of them in the trail; the others follow it.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.written.sequence
@@ -79,6 +80,10 @@ impl Recorded {
 impl Receipt for Recorded {
     fn signature_digest(&self) -> &[u8; 32] {
         &self.signature_digest
+    }
+
+    fn records(&self) -> usize {
+        self.records
     }
 }
 

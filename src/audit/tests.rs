@@ -241,7 +241,7 @@ async fn a_removed_file_stops_the_trail() {
     audit.record(event()).await.unwrap();
     fs::remove_file(log(directory.path())).unwrap();
     assert_eq!(audit.record(event()).await.err(), Some(Error::Stopped(Stop::FileLost)));
-    assert_eq!(audit.record_signature(event(), [0; 32]).await.err(), Some(Error::Stopped(Stop::FileLost)));
+    assert_eq!(audit.record_signature(&mut [event()], [0; 32]).await.err(), Some(Error::Stopped(Stop::FileLost)));
     assert_eq!(audit.trouble(), Err(Error::Stopped(Stop::FileLost)));
 }
 

@@ -54,6 +54,8 @@ pub enum Job {
 /// A record that waits to be written.
 pub struct Pending {
     pub record: Encoded,
+    /// Of the same kind, and in the same write: all of them are on disk, or nobody is told that any is.
+    pub more: Vec<Encoded>,
     /// Nobody waits for what is only noted.
     pub done: Option<oneshot::Sender<Result<Written, Error>>>,
 }
@@ -67,6 +69,17 @@ pub struct Encoded {
     pub opens: Option<OpenIntent>,
     /// Of an outcome: its intent.
     pub closes: Option<u64>,
+}
+
+impl Pending {
+    /// A record by itself.
+    pub fn one(record: Encoded) -> Self {
+        Self { record, more: Vec::new(), done: None }
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Encoded> {
+        std::iter::once(&self.record).chain(&self.more)
+    }
 }
 
 impl From<&Event> for Encoded {
@@ -134,11 +147,14 @@ impl Writer {
 
     /// One batch: everything that waits, up to the first job of another kind.
     fn work(&mut self, first: Option<Job>, queue: &Receiver<Job>) {
-        let mut batch = Vec::new();
+        let (mut batch, mut records) = (Vec::new(), 0);
         let mut next = first;
         while let Some(job) = next.take() {
             match job {
-                Job::Append(pending) => batch.push(pending),
+                Job::Append(pending) => {
+                    records += 1 + pending.more.len();
+                    batch.push(pending);
+                }
                 // A receiver that is gone has stopped waiting for the answer.
                 Job::Rotate { done } => {
                     self.write(std::mem::take(&mut batch));
@@ -153,7 +169,7 @@ impl Writer {
                     let _ = done.send(());
                 }
             }
-            if batch.len() < BATCH {
+            if records < BATCH {
                 next = queue.try_recv().ok();
             }
         }
@@ -205,12 +221,16 @@ impl Writer {
     }
 
     fn tell(&self, batch: Vec<Pending>, first: u64) {
-        for (pending, sequence) in batch.into_iter().zip(first..) {
-            let labels = [pending.record.kind.as_str(), pending.record.severity.as_str()];
-            self.metrics.audit_events.with_label_values(&labels).inc();
+        let mut sequence = first;
+        for pending in batch {
+            for record in pending.records() {
+                self.metrics.audit_events.with_label_values(&[record.kind.as_str(), record.severity.as_str()]).inc();
+            }
+            let records = 1 + pending.more.len() as u64;
             if let Some(done) = pending.done {
                 let _ = done.send(Ok(Written { sequence }));
             }
+            sequence += records;
         }
     }
 
@@ -220,19 +240,20 @@ impl Writer {
         let mut tree = self.tree.clone();
         let mut bytes = Vec::with_capacity(batch.len() * 1024);
         bytes.extend(self.wants_newline.then_some(b'\n'));
-        for (pending, sequence) in batch.iter().zip(first..) {
+        let records = || batch.iter().flat_map(Pending::records).zip(first..);
+        for (record, sequence) in records() {
             let begin = bytes.len();
-            add_line(&mut bytes, &pending.record.json, sequence, &self.source);
+            add_line(&mut bytes, &record.json, sequence, &self.source);
             tree.append(leaf_hash(&bytes[begin..bytes.len() - 1]));
         }
         self.put(&bytes)?;
         self.wants_newline = false;
         self.tree = tree;
-        for (pending, sequence) in batch.iter().zip(first..) {
-            if let Some(intent) = pending.record.closes {
+        for (record, sequence) in records() {
+            if let Some(intent) = record.closes {
                 self.open.remove(&intent);
             }
-            if let Some(intent) = pending.record.opens.clone() {
+            if let Some(intent) = record.opens.clone() {
                 self.open.insert(sequence, intent);
             }
         }
@@ -286,7 +307,7 @@ impl Writer {
             .of_severity(Severity::Critical)
             .detail("what", what)
             .detail("free_bytes", self.condition.free());
-        let pending = [Pending { record: Encoded::from(&event), done: None }];
+        let pending = [Pending::one(Encoded::from(&event))];
         if let Ok(first) = self.append(&pending) {
             self.tell(pending.into(), first);
         }
@@ -389,7 +410,7 @@ impl Writer {
         if events.is_empty() {
             return Ok(());
         }
-        let batch: Vec<_> = events.iter().map(|event| Pending { record: Encoded::from(event), done: None }).collect();
+        let batch: Vec<_> = events.iter().map(|event| Pending::one(Encoded::from(event))).collect();
         self.wants_newline = wants_newline;
         let first = self.append(&batch)?;
         self.tell(batch, first);

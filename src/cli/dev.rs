@@ -19,7 +19,7 @@ use crate::{
     durable,
     exit_code::ExitCode,
     http, limits, nonce, redis, secret,
-    service::{FleetConfig, KeyPolicy, SignerConfig, approvals, first_key::Asker},
+    service::{FleetConfig, KeyPolicy, SignerConfig, approvals, first_key::Asker, merkle},
     supervisor::Signals,
     telemetry,
     token::{self, TokenUri, provision},
@@ -201,6 +201,7 @@ fn configuration(options: &Options, module: &Path, uri: TokenUri, layout: &Layou
         // The token is this process's own.
         fleet: FleetConfig { single: true, ..FleetConfig::default() },
         key_policy: KeyPolicy::default(),
+        merkle: merkle::Config::default(),
         nonce: nonce::Config::default(),
         limits: limits::Config { enabled: options.limits, ..limits::Config::default() },
         redis: options.redis.clone().map(|url| redis::Config { url: Some(url.into()), ..redis::Config::default() }),

@@ -12,6 +12,7 @@ mod operator;
 mod serve;
 mod setup;
 mod token;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -65,6 +66,8 @@ enum Command {
     /// Search the audit trail, close its file, verify it, export it.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Verify attestations offline, with public keys alone. Exit code 65: one of them is not valid.
+    Verify(verify::Options),
     /// Make, verify and try out backups of everything but the token.
     #[command(subcommand)]
     Backup(backup::Command),
@@ -110,6 +113,7 @@ impl Cli {
             Command::Token(command) => token::run(&command),
             Command::HoldToken => hold_token::run(),
             Command::Key(command) => key::run(&command),
+            Command::Verify(options) => verify::run(&options),
             Command::Backup(command) => backup::run(&command),
             Command::Restore(options) => backup::restore(&options),
             Command::Operator(command) => operator::run(&command),

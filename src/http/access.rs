@@ -106,6 +106,7 @@ pub const TABLE: &[Access] = &[
     read("/api/v1/blocks/{block_id}", READERS),
     change("DELETE", "/api/v1/blocks/{block_id}", &[Security]),
     ask("/api/v1/attestations", &[Producer]),
+    ask("/api/v1/attestations/batch", &[Producer]),
     ask("/api/v1/attestations/verify", &[Producer, Auditor]),
     ask("/api/v1/sign", &[Producer]),
     ask("/api/v1/sign/test", &[Operator, Security]),

@@ -11,12 +11,16 @@ use actix_web::{
     web,
 };
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::problem::{BODY_TOO_LARGE, BODY_TOO_SLOW, INVALID_JSON, Problem, UNSUPPORTED_MEDIA_TYPE};
-use crate::attestation::strict::Object;
+use crate::{attestation::strict::Object, service::batch::MAX_BATCH};
 
 /// Largest body that is read.
 pub const MAX_BODY_BYTES: usize = 65_536;
+
+/// The same of a batch.
+pub const MAX_BATCH_BYTES: usize = 1_048_576;
 
 /// Longest time that a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(5);
@@ -35,6 +39,40 @@ impl<T: DeserializeOwned + 'static> FromRequest for StrictJson<T> {
         let body = whole(request, payload);
         Box::pin(async move { parse(&body.await?).map(Self) })
     }
+}
+
+/// Members of a batch, each parsed by itself: one that is not acceptable is nothing to the others.
+pub struct Batch<T>(pub Vec<Result<T, Problem>>);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Batch<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        if let Err(problem) = says_json(request) {
+            return Box::pin(std::future::ready(Err(problem)));
+        }
+        let body = whole(request, payload);
+        Box::pin(async move { members(&body.await?).map(Self) })
+    }
+}
+
+fn members<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<Result<T, Problem>>, Problem> {
+    let members: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
+        if error.is_data() {
+            Problem::field("(body)", "expected a list")
+        } else {
+            Problem::new(&INVALID_JSON, sentence(&error))
+        }
+    })?;
+    if !(1..=MAX_BATCH).contains(&members.len()) {
+        return Err(Problem::field("(body)", format!("expected 1 to {MAX_BATCH} members")));
+    }
+    let member = |raw: &&RawValue| match raw.get().len() {
+        0..=MAX_BODY_BYTES => parse(raw.get().as_bytes()),
+        _ => Err(Problem::new(&BODY_TOO_LARGE, "")),
+    };
+    Ok(members.iter().map(member).collect())
 }
 
 /// A parsed body that may be left out whole: then it is the default.
@@ -72,6 +110,11 @@ impl FromRequest for Pem {
         let body = whole(request, payload);
         Box::pin(async move { body.await.map(Self) })
     }
+}
+
+/// How much of a batch is read.
+pub(super) fn of_batches() -> web::PayloadConfig {
+    web::PayloadConfig::new(MAX_BATCH_BYTES)
 }
 
 /// How a query string that does not parse is refused.

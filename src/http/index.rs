@@ -51,7 +51,8 @@ GET  /api/v1/blocks                             blocks in force, newest first ?a
 POST /api/v1/blocks                             {address or client or subject, reason, initiated_by, duration_seconds?}
 GET  /api/v1/blocks/{block_id}                  one block
 DELETE /api/v1/blocks/{block_id}                lift it {initiated_by?}
-POST /api/v1/attestations                       the main job
+POST /api/v1/attestations                       the main job ?proof=merkle
+POST /api/v1/attestations/batch                 a list of them ?proof=merkle
 POST /api/v1/attestations/verify                an attestation, whole
 POST /api/v1/sign                               opaque data {data, purpose, key_id?, request_id?}
 POST /api/v1/sign/test                          sign and verify a canary

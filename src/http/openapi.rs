@@ -69,6 +69,7 @@ use crate::audit::{EventType, Outcome, Severity};
         blocks::one,
         blocks::remove,
         attestations::sign,
+        attestations::sign_batch,
         attestations::verify,
         maintenance::show,
         maintenance::switch,

@@ -44,7 +44,7 @@ kinds! {
     INVALID_FIELD = "invalid-field", BAD_REQUEST, "A field of the request is not acceptable",
         "Correct the field named in errors.";
     BODY_TOO_LARGE = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
-        "Send at most 65536 bytes.";
+        "Send at most 65536 bytes; a batch may have 1048576 in all.";
     BODY_TOO_SLOW = "body-too-slow", REQUEST_TIMEOUT, "The body did not arrive in time",
         "Send the whole body within 5 seconds.";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported",
@@ -235,9 +235,9 @@ impl Problem {
         self
     }
 
-    /// The response. The remedy stands in `detail`, so that a person with curl reads it at once.
+    /// The body. The remedy stands in `detail`, so that a person with curl reads it at once.
     #[must_use]
-    pub fn to_response(&self) -> HttpResponse {
+    pub fn to_json(&self) -> Vec<u8> {
         let detail = match self.detail.trim_end_matches('.') {
             "" => self.kind.remedy.to_owned(),
             detail => format!("{detail}. {}", self.kind.remedy),
@@ -252,6 +252,12 @@ impl Problem {
             detail: &detail,
             errors: &self.errors,
         };
+        serde_json::to_vec(&body).expect("a problem is plain text and numbers")
+    }
+
+    /// The response.
+    #[must_use]
+    pub fn to_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.kind.status);
         response.content_type("application/problem+json");
         if let Some(seconds) = self.retry_after {
@@ -262,7 +268,7 @@ impl Problem {
             response.insert_header(("ratelimit-policy", format!("\"{name}\";q={quota};w={window}")));
             response.insert_header(("ratelimit", format!("\"{name}\";r=0;t={wait}")));
         }
-        response.body(serde_json::to_vec(&body).expect("a problem is plain text and numbers"))
+        response.body(self.to_json())
     }
 }
 
@@ -283,7 +289,7 @@ impl ResponseError for Problem {
 }
 
 impl From<Error> for Problem {
-    /// The one translation. Inner messages go to the log, never to the caller.
+    /// Inner messages go to the log, never to the caller.
     fn from(error: Error) -> Self {
         match error.class() {
             Class::Caller => {}
@@ -291,10 +297,18 @@ impl From<Error> for Problem {
             Class::Dependency => tracing::warn!(%error, "a dependency failed"),
             Class::Fatal => tracing::error!(%error, "a promise could not be kept"),
         }
+        Self::of(&error)
+    }
+}
+
+impl Problem {
+    /// The one translation.
+    fn of(error: &Error) -> Self {
         match error {
+            Error::Shared(error) => Self::of(error),
             Error::Field(field) => Self::field(field.field, field.detail),
-            Error::Nonce(refusal) => refused_nonce(refusal),
-            Error::Limited(exceeded) => limited(&exceeded),
+            Error::Nonce(refusal) => refused_nonce(*refusal),
+            Error::Limited(exceeded) => limited(exceeded),
             Error::Blocked { id, until } => Self::new(
                 &BLOCKED,
                 match until {
@@ -305,11 +319,11 @@ impl From<Error> for Problem {
             Error::UnknownBlock(id) => Self::new(&UNKNOWN_BLOCK, format!("There is no block {id:?}.")),
             Error::Blocks(crate::limits::blocks::Error::Full) => Self::new(&TOO_MANY_BLOCKS, ""),
             Error::Blocks(_) => Self::new(&BLOCKS_UNAVAILABLE, ""),
-            Error::NonceStoreFull(bound) => Self::new(&NONCE_STORE_FULL, full(bound)).retry_after(30),
+            Error::NonceStoreFull(bound) => Self::new(&NONCE_STORE_FULL, full(*bound)).retry_after(30),
             // Who has spent it is the operator's to know.
             Error::NonceReplayed { .. } => refused_nonce(Refusal::AlreadyUsed),
             Error::NotPermitted(what) => Self::new(&NOT_PERMITTED, format!("This client may not {what}.")),
-            Error::Approval(refusal) => refused_approval(&refusal),
+            Error::Approval(refusal) => refused_approval(refusal),
             Error::Once(Conflict::OtherContent) => Self::new(&IDEMPOTENCY_KEY_REUSED, ""),
             Error::Once(Conflict::Running) => Self::new(&IDEMPOTENCY_KEY_BUSY, "").retry_after(1),
             Error::StateUnwritable | Error::Once(Conflict::Disk) => Self::new(&STATE_UNWRITABLE, "").retry_after(30),
@@ -351,7 +365,7 @@ impl From<Error> for Problem {
                 Self::new(&RETENTION_RUNNING, format!("Key {id} is kept until {until}."))
             }
             Error::PrimaryAway { token, signing } => {
-                Self::new(&PRIMARY_AWAY, primary_away(&token, signing)).retry_after(30)
+                Self::new(&PRIMARY_AWAY, primary_away(token, signing.as_deref())).retry_after(30)
             }
             Error::StaleLedger | Error::LedgerRolledBack(_) | Error::FleetLock(_) => {
                 Self::new(&TOKEN_UNAVAILABLE, "").retry_after(2)
@@ -367,9 +381,9 @@ impl From<Error> for Problem {
                 Self::new(&TOKEN_UNAVAILABLE, "").retry_after(5)
             }
             Error::Audit(crate::audit::Error::Busy) => Self::new(&BUSY, "").retry_after(1),
-            Error::Audit(crate::audit::Error::Stopped(stop)) => stopped_trail(stop),
+            Error::Audit(crate::audit::Error::Stopped(stop)) => stopped_trail(*stop),
             Error::Audit(crate::audit::Error::Withheld(_)) => Self::new(&AUDIT_ROLLED_BACK, "").retry_after(60),
-            Error::Trail(error) => unanswered(&error),
+            Error::Trail(error) => unanswered(error),
             Error::NoAuditKey => Self::new(&AUDIT_UNAVAILABLE, "").retry_after(30),
             Error::Internal(_) => Self::new(&INTERNAL, ""),
         }
@@ -392,7 +406,7 @@ fn limited(exceeded: &Exceeded) -> Problem {
     problem
 }
 
-fn primary_away(token: &str, signing: Option<String>) -> String {
+fn primary_away(token: &str, signing: Option<&str>) -> String {
     let signing = signing.map_or_else(|| "no standby signs".to_owned(), |standby| format!("{standby} signs meanwhile"));
     format!("The primary token {token} does not answer; {signing}.")
 }

@@ -267,6 +267,7 @@ impl StopHandle {
 fn routes(app: &mut web::ServiceConfig) {
     // In this order they are looked through: what is asked most often comes first.
     app.service(post("/api/v1/attestations", attestations::sign))
+        .service(post("/api/v1/attestations/batch", attestations::sign_batch).app_data(body::of_batches()))
         .service(post("/api/v1/nonces", nonces::issue))
         .service(post("/api/v1/nonces/batch", nonces::issue_batch))
         .service(get("/", index::index))

@@ -45,6 +45,16 @@ impl Algorithm {
         }
     }
 
+    /// `proof.type` of attestations whose Merkle root was signed with this algorithm.
+    #[must_use]
+    pub fn merkle_proof_type(self) -> ProofType {
+        match self {
+            Self::P256 => ProofType::MerkleEcdsaSecp256r1Signature2019,
+            Self::Ed25519 => ProofType::MerkleEd25519Signature2020,
+            Self::Secp256k1 => ProofType::MerkleEcdsaSecp256k1Signature2019,
+        }
+    }
+
     /// The object identifier that names this algorithm's curve in the ledger and on the token.
     #[must_use]
     pub fn curve_oid(self) -> ObjectIdentifier {

@@ -4,6 +4,7 @@
 pub mod algorithm;
 pub mod id;
 pub mod intent;
+pub mod jwk;
 pub mod ledger;
 pub mod public;
 pub mod record;

@@ -99,6 +99,20 @@ impl Limits {
         Ok(Left { requests, burst: rate.burst, per_second: rate.per_second })
     }
 
+    /// Takes the further requests that a batch stands for from the rates of its client and address.
+    pub fn take_more(&self, client: &Client, count: usize) -> Result<(), Exceeded> {
+        if !self.config.load().enabled {
+            return Ok(());
+        }
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut charges = self.address_rate(client.address);
+        charges.push(self.client_rate(client));
+        for charge in &mut charges {
+            charge.count = count;
+        }
+        self.take(&charges)
+    }
+
     /// What is charged for an attestation, here or by the nonce store of a fleet.
     #[must_use]
     pub fn of_attestation(&self, client: &Client, kind: AttestationType, subject: &str) -> Vec<Charge> {

@@ -56,6 +56,7 @@ pub(super) fn answer() -> Answer {
         created: now(),
         signature: "AA==".into(),
         audit_sequence: 9,
+        merkle: None,
     }
 }
 

@@ -26,7 +26,7 @@ pub use redis::{ConnectError, RedisStore};
 pub use stats::{ClientNonces, MOST_ISSUERS, Removed, ServerStats, Stats};
 
 use crate::{
-    attestation::{AttestationType, Issuer},
+    attestation::{AttestationType, Inclusion, Issuer},
     client::ClientIdentity,
     evidence::Permitted,
     nonce_value::NonceValue,
@@ -137,6 +137,9 @@ pub struct Answer {
     /// Standard base64, as in `proof_value`.
     pub signature: String,
     pub audit_sequence: u64,
+    /// Of a signature that covers others as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merkle: Option<Inclusion>,
 }
 
 /// The outcome of a spend that was not refused.
@@ -241,8 +244,26 @@ pub trait Store: Send + Sync {
     /// Spends a nonce in one atomic step; waits at most `patience` for the same request in progress.
     async fn spend(&self, claim: Claim, patience: Duration, now: Timestamp) -> Result<Spend, Error>;
 
+    /// Spends many, each by itself and none twice; waits for nobody. In the order of the claims.
+    async fn spend_all(&self, claims: Vec<Claim>, now: Timestamp) -> Vec<Result<Spend, Error>> {
+        let mut spends = Vec::with_capacity(claims.len());
+        for claim in claims {
+            spends.push(self.spend(claim, Duration::ZERO, now).await);
+        }
+        spends
+    }
+
     /// Keeps the answer beside the spent nonce, for retries.
     async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error>;
+
+    /// Keeps many.
+    async fn settle_all(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(settled.len());
+        for (spent, answer) in settled {
+            results.push(self.settle(spent, &answer).await);
+        }
+        results
+    }
 
     /// After a failure that is known to have released nothing: the same client may try the same
     /// content again, nobody anything else.

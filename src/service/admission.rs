@@ -55,6 +55,15 @@ impl Service {
         }
     }
 
+    /// Lets a batch of so many in: it counts as so many requests, of which one has been admitted.
+    pub async fn admit_batch(&self, client: &Client, count: usize) -> Result<(), Error> {
+        self.in_service()?;
+        match self.limits.take_more(client, count - 1) {
+            Ok(()) => Ok(()),
+            Err(exceeded) => Err(self.exceeded(client, exceeded).await),
+        }
+    }
+
     /// Refuses what is asked for a blocked subject.
     pub fn admit_subject(&self, subject: &str) -> Result<(), Error> {
         match self.limits.blocks.against(None, None, Some(subject), self.clock.now()) {

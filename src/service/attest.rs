@@ -12,35 +12,64 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    attestation::{Attestation, AttestationRequest, AttestationType, Issuer, Proof, ProofPurpose, Statement, Text},
+    attestation::{AttestationRequest, AttestationType, Inclusion, Issuer, Proof, ProofPurpose, Statement, Text},
     audit::{Event, EventType, Severity},
     client::{Client, ClientIdentity},
     evidence::Warrant,
     key::{KeyEntry, KeyId},
     nonce::{Answer, Spend, Spent},
     nonce_value::NonceValue,
+    quota::Charge,
     service::{
-        Error, Service, SignerConfig,
+        Error, Service,
+        merkle::Form,
         nonces::names,
         policy::{AttestationPermit, permit_key},
         release::{Released, Usage},
     },
     timestamp::Timestamp,
+    token,
 };
 
 /// A signed attestation, and where its record stands.
 #[derive(Debug)]
 pub struct SignedAttestation {
-    pub attestation: Attestation,
+    /// The complete attestation.
+    pub json: Vec<u8>,
     pub audit_sequence: u64,
 }
 
 /// What is to be signed, with the nonce that was spent on it.
-struct SigningOrder {
+pub(super) struct SigningOrder {
     client: Client,
     spent: Spent,
     statement: Statement,
     canonical: Vec<u8>,
+    key: Arc<KeyEntry>,
+}
+
+/// What a released signature makes of an order.
+pub(super) struct Signed {
+    key: Arc<KeyEntry>,
+    created: Timestamp,
+    audit_sequence: u64,
+    /// Standard base64.
+    signature: String,
+    merkle: Option<Inclusion>,
+}
+
+impl Signed {
+    pub fn new(key: Arc<KeyEntry>, released: &Released, audit_sequence: u64, merkle: Option<Inclusion>) -> Self {
+        let signature = STANDARD.encode(released.signature.as_bytes());
+        Self { key, created: released.created, audit_sequence, signature, merkle }
+    }
+}
+
+/// How far a request has come once its nonce was looked at.
+pub(super) enum Step {
+    Fresh(Box<SigningOrder>),
+    /// It was signed before: the same answer.
+    Repeated(SignedAttestation),
 }
 
 impl Warrant for SigningOrder {
@@ -50,18 +79,53 @@ impl Warrant for SigningOrder {
 }
 
 impl SigningOrder {
-    fn new(permit: AttestationPermit, spent: Spent, signer: &SignerConfig, key: &KeyEntry) -> Self {
+    pub fn new(permit: AttestationPermit, spent: Spent, issuer: Issuer, key: &Arc<KeyEntry>) -> Self {
         let (client, request, period) = permit.into_parts();
-        let statement = request.into_statement(signer.issuer(key), period);
+        let statement = request.into_statement(issuer, period);
         let canonical = statement.canonical_bytes();
-        Self { client, spent, statement, canonical }
+        Self { client, spent, statement, canonical, key: Arc::clone(key) }
     }
 
     /// The same, issued by another key.
-    fn by(mut self, issuer: Issuer) -> Self {
-        self.statement.issuer = issuer;
+    pub fn by(mut self, issuer: Issuer, key: &Arc<KeyEntry>) -> Self {
+        self.statement.issue(issuer);
         self.canonical = self.statement.canonical_bytes();
+        self.key = Arc::clone(key);
         self
+    }
+
+    pub fn is_by(&self, key: &KeyEntry) -> bool {
+        self.key.id == key.id
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The nonce, when nothing comes of it.
+    pub fn into_spent(self) -> Spent {
+        self.spent
+    }
+
+    fn answer(&self, signed: Signed) -> Answer {
+        Answer {
+            key_id: signed.key.id.to_string(),
+            issuer: self.statement.issuer.clone(),
+            issued_at: self.statement.issued_at,
+            expires_at: self.statement.expires_at,
+            created: signed.created,
+            signature: signed.signature,
+            audit_sequence: signed.audit_sequence,
+            merkle: signed.merkle,
+        }
+    }
+
+    /// What is kept for retries, what was asked for, and the key that may still be revoked before it leaves.
+    pub fn complete(self, signed: Signed) -> (Spent, Answer, (SignedAttestation, Arc<KeyEntry>)) {
+        let key = Arc::clone(&signed.key);
+        let answer = self.answer(signed);
+        let attestation = complete(self.canonical, &self.statement.nonce, &key, &answer);
+        (self.spent, answer, (attestation, key))
     }
 }
 
@@ -72,38 +136,72 @@ impl Service {
         self: Arc<Self>,
         client: Client,
         request: AttestationRequest,
+        form: Form,
     ) -> Result<SignedAttestation, Error> {
         self.in_service()?;
-        let (kind, begun) = (request.kind, Instant::now());
-        let (caller, subject) = (client.clone(), request.subject.account_address.to_string());
-        self.admit_subject(&subject)?;
-        let rejection = Rejection { client: client.clone(), kind, nonce: request.nonce.clone() };
-        let result = self.pipeline(client, request).await;
-        let label = kind.as_str();
-        self.metrics.sign_latency.with_label_values(&[label]).observe(begun.elapsed().as_secs_f64());
-        let status = if result.is_ok() { "success" } else { "failure" };
-        self.metrics.sign_requests.with_label_values(&[label, status]).inc();
+        let (caller, asked) = (client.clone(), Asked::new(&request));
+        self.admit_subject(&asked.subject)?;
+        let result = self.pipeline(client, request, form).await;
+        self.conclude(&caller, &asked, result).await
+    }
+
+    /// Counts what came of a request, and puts a refusal on record.
+    pub(super) async fn conclude<T>(
+        &self,
+        caller: &Client,
+        asked: &Asked,
+        result: Result<T, Error>,
+    ) -> Result<T, Error> {
         match result {
-            // Recorded by itself, and not every one: a flood must not fill the trail.
-            Err(Error::Limited(exceeded)) => Err(self.exceeded(&caller, *exceeded).await),
-            Err(error) => {
-                self.note_failure(&caller, kind, &subject, &error).await;
-                self.note_rejection(&rejection, &error).await;
-                Err(error)
+            Ok(signed) => {
+                self.count(asked, "success");
+                Ok(signed)
             }
-            signed => signed,
+            Err(error) => {
+                self.count(asked, "failure");
+                Err(self.refused(caller, asked, error).await)
+            }
         }
     }
 
-    async fn pipeline(&self, client: Client, request: AttestationRequest) -> Result<SignedAttestation, Error> {
+    pub(super) fn count(&self, asked: &Asked, status: &str) {
+        let label = asked.kind.as_str();
+        self.metrics.sign_latency.with_label_values(&[label]).observe(asked.begun.elapsed().as_secs_f64());
+        self.metrics.sign_requests.with_label_values(&[label, status]).inc();
+    }
+
+    async fn refused(&self, caller: &Client, asked: &Asked, error: Error) -> Error {
+        // Recorded by itself, and not every one: a flood must not fill the trail.
+        if let Error::Limited(exceeded) = error {
+            return self.exceeded(caller, *exceeded).await;
+        }
+        self.note_failure(caller, asked.kind, &asked.subject, &error).await;
+        self.note_rejection(caller, asked, &error).await;
+        error
+    }
+
+    async fn pipeline(
+        self: &Arc<Self>,
+        client: Client,
+        request: AttestationRequest,
+        form: Form,
+    ) -> Result<SignedAttestation, Error> {
+        match (self.order(client, request).await?, form) {
+            (Step::Repeated(signed), _) => Ok(signed),
+            (Step::Fresh(order), Form::Individual) => self.sign_one(*order).await,
+            (Step::Fresh(order), Form::Merkle) => self.sign_shared(*order).await,
+        }
+    }
+
+    /// Permitted → fresh.
+    async fn order(&self, client: Client, request: AttestationRequest) -> Result<Step, Error> {
         let now = self.clock.now();
-        let used = Event::of_client(EventType::NonceUsed, "spend", request.kind.as_str(), &client, now)
-            .detail("nonce_sha256", hex::encode(Sha256::digest(request.nonce.as_bytes())));
+        let used = used_event(&client, &request, now);
         let permit = self.policy.permit_attestation(client, request, now)?;
         // A nonce is not spent on what could not be recorded.
         self.audit.trouble()?;
         self.keyring.freshen().await?;
-        let mut key = self.keyring.active(now)?;
+        let key = self.keyring.active(now)?;
         permit_key(permit.client(), &key.id, true)?;
 
         let begun = Instant::now();
@@ -112,43 +210,52 @@ impl Service {
         let claim = permit.claim().charged(charges.clone());
         let spend = self.nonces.spend(claim, self.policy.patience, now).await;
         self.metrics.nonce_validate_latency.observe(begun.elapsed().as_secs_f64());
-        let mut spent = match spend? {
-            Spend::Fresh(spent) => spent,
+        let spent = match spend? {
+            Spend::Fresh(spent) => self.charged(spent, &charges).await?,
             Spend::Repeated(answer) => {
                 // The first try may have taken its time: the kept answer is released by a fresh
                 // reading too.
                 self.keyring.freshen().await?;
-                return self.repeat(permit, &answer).await;
+                return self.repeat(permit, &answer).await.map(Step::Repeated);
             }
         };
-        if !self.nonces.charges() && !spent.is_charged() {
-            if let Err(exceeded) = self.limits.take(&charges) {
-                self.reopen(spent).await;
-                return Err(Error::Limited(Box::new(exceeded)));
-            }
-            spent.mark_charged();
-        }
-        self.count_checks(&names(&charges));
-        self.metrics.nonce_used.inc();
         // Not waited for: it is on disk before the record of the signature, by one and the same sync.
         if let Err(error) = self.audit.note(&used) {
             self.reopen(spent).await;
             return Err(error.into());
         }
+        Ok(Step::Fresh(Box::new(SigningOrder::new(permit, spent, self.signer.issuer(&key), &key))))
+    }
 
-        let mut order = SigningOrder::new(permit, spent, &self.signer, &key);
+    /// Charges here what the nonce store has not.
+    pub(super) async fn charged(&self, mut spent: Spent, charges: &[Charge]) -> Result<Spent, Error> {
+        if !self.nonces.charges() && !spent.is_charged() {
+            if let Err(exceeded) = self.limits.take(charges) {
+                self.reopen(spent).await;
+                return Err(Error::Limited(Box::new(exceeded)));
+            }
+            spent.mark_charged();
+        }
+        self.count_checks(&names(charges));
+        self.metrics.nonce_used.inc();
+        Ok(spent)
+    }
+
+    /// Fresh → signed and verified → recorded → released.
+    async fn sign_one(&self, mut order: SigningOrder) -> Result<SignedAttestation, Error> {
         loop {
+            let key = Arc::clone(&order.key);
             let event = |now| signed_event(&order, &key, now);
             match self.sign_and_release(&key, Usage::Sign, &order, event).await {
-                Ok(released) => return self.deliver(order, &key, released).await,
+                Ok(released) => {
+                    let signed = Signed::new(key, &released, released.audit_sequence, None);
+                    return self.deliver(order, signed).await;
+                }
                 Err(refusal) => match self.taken_over(&key, refusal).and_then(|key| {
                     permit_key(&order.client, &key.id, true)?;
                     Ok(key)
                 }) {
-                    Ok(successor) => {
-                        order = order.by(self.signer.issuer(&successor));
-                        key = successor;
-                    }
+                    Ok(successor) => order = order.by(self.signer.issuer(&successor), &successor),
                     Err(error) => {
                         self.reopen(order.spent).await;
                         return Err(error);
@@ -158,40 +265,49 @@ impl Service {
         }
     }
 
+    /// The same, with a signature that covers others as well.
+    async fn sign_shared(self: &Arc<Self>, order: SigningOrder) -> Result<SignedAttestation, Error> {
+        let ticket = match self.gathering.join(self, vec![order]) {
+            Ok(mut tickets) => tickets.remove(0),
+            Err(orders) => {
+                for order in orders {
+                    self.reopen(order.spent).await;
+                }
+                return Err(token::Error::Busy.into());
+            }
+        };
+        match self.outcome_of(ticket).await.signed() {
+            Ok((order, signed)) => self.deliver(*order, signed).await,
+            Err((order, error)) => {
+                if let Some(order) = order {
+                    self.reopen(order.spent).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Nothing was released, so the same client may try the same content again. If even this fails,
     /// the nonce stays spent: the client fetches a new one.
-    async fn reopen(&self, spent: Spent) {
+    pub(super) async fn reopen(&self, spent: Spent) {
         if let Err(error) = self.nonces.reopen(spent).await {
             tracing::warn!(%error, "a nonce stays spent after a failed signing");
         }
     }
 
-    async fn deliver(
-        &self,
-        order: SigningOrder,
-        key: &KeyEntry,
-        released: Released,
-    ) -> Result<SignedAttestation, Error> {
-        let answer = Answer {
-            key_id: key.id.to_string(),
-            issuer: order.statement.issuer.clone(),
-            issued_at: order.statement.issued_at,
-            expires_at: order.statement.expires_at,
-            created: released.created,
-            signature: STANDARD.encode(released.signature.as_bytes()),
-            audit_sequence: released.audit_sequence,
-        };
+    async fn deliver(&self, order: SigningOrder, signed: Signed) -> Result<SignedAttestation, Error> {
+        let (spent, answer, (signed, key)) = order.complete(signed);
         // Past the commit point: a store that cannot keep the answer only makes a retry fail.
-        if let Err(error) = self.nonces.settle(order.spent, &answer).await {
+        if let Err(error) = self.nonces.settle(spent, &answer).await {
             tracing::warn!(%error, "the answer could not be kept for retries");
         }
         // Keeping it may have taken its time too: the last look is right before the answer.
         self.keyring.may_release(&key.id, self.clock.now())?;
-        Ok(complete(order.statement, key, &answer))
+        Ok(signed)
     }
 
     /// The same answer again, put together from what was kept: no second signature is made.
-    async fn repeat(&self, permit: AttestationPermit, answer: &Answer) -> Result<SignedAttestation, Error> {
+    pub(super) async fn repeat(&self, permit: AttestationPermit, answer: &Answer) -> Result<SignedAttestation, Error> {
         let id = KeyId::parse(&answer.key_id).ok_or(Error::Internal("a kept answer names no key"))?;
         let key = self.keyring.find_anew(&id).await?;
         if !key.state(self.clock.now()).may_verify() {
@@ -201,54 +317,59 @@ impl Service {
         period.issued_at = answer.issued_at;
         period.expires_at = answer.expires_at;
         let statement = request.into_statement(answer.issuer.clone(), period);
-        Ok(complete(statement, &key, answer))
+        Ok(complete(statement.canonical_bytes(), &statement.nonce, &key, answer))
     }
 
     /// Counts a refusal and puts it on record. The refusal stands whether or not that succeeds.
-    async fn note_rejection(&self, rejection: &Rejection, error: &Error) {
+    async fn note_rejection(&self, caller: &Client, asked: &Asked, error: &Error) {
         if matches!(error, Error::Nonce(_) | Error::NonceReplayed { .. } | Error::NonceStoreFull(_)) {
             self.metrics.nonce_rejected.with_label_values(&[error.kind()]).inc();
         } else {
             self.metrics.signer_errors.with_label_values(&[error.kind()]).inc();
         }
-        let event = rejection.event(EventType::AttestationRejected, "sign", self.clock.now());
+        let event = asked.event(caller, EventType::AttestationRejected, "sign", self.clock.now());
         let event = event.failed(Severity::Warning).detail("reason", error.kind());
         if let Error::NotPermitted(what) = error {
             return self.record_denial(event.of_kind(EventType::AccessDenied), format!("may not {what}")).await;
         }
         self.record_or_warn(event, "a refusal").await;
         if let Error::NonceReplayed { spent_by } = error {
-            self.alert_replay(rejection, spent_by).await;
+            self.alert_replay(caller, asked, spent_by).await;
         }
     }
 
     /// A nonce that one client has spent comes from another: it was taken from somewhere.
-    async fn alert_replay(&self, rejection: &Rejection, spent_by: &ClientIdentity) {
+    async fn alert_replay(&self, caller: &Client, asked: &Asked, spent_by: &ClientIdentity) {
         self.metrics.nonce_replays.inc();
-        let presented_by = &rejection.client.identity;
-        let request_id = &rejection.client.request_id;
+        let (presented_by, request_id) = (&caller.identity, &caller.request_id);
         tracing::warn!(%presented_by, %spent_by, request_id, "replay: a nonce spent by one client came from another");
-        let event = rejection.event(EventType::SecurityAlert, "replay", self.clock.now());
+        let event = asked.event(caller, EventType::SecurityAlert, "replay", self.clock.now());
         let alert = event
             .failed(Severity::Critical)
             .detail("alert", "nonce_replay")
             .detail("presented_by", presented_by.to_string())
             .detail("spent_by", spent_by.to_string())
-            .detail("nonce_sha256", nonce_sha256(&rejection.nonce));
+            .detail("nonce_sha256", nonce_sha256(&asked.nonce));
         self.record_or_warn(alert, "a refusal").await;
     }
 }
 
-/// What is to be said of a request that is refused.
-struct Rejection {
-    client: Client,
+/// What is to be said of a request when it is over.
+pub(super) struct Asked {
     kind: AttestationType,
+    pub subject: String,
     nonce: NonceValue,
+    begun: Instant,
 }
 
-impl Rejection {
-    fn event(&self, kind: EventType, action: &'static str, now: Timestamp) -> Event {
-        Event::of_client(kind, action, self.kind.as_str(), &self.client, now)
+impl Asked {
+    pub fn new(request: &AttestationRequest) -> Self {
+        let subject = request.subject.account_address.to_string();
+        Self { kind: request.kind, subject, nonce: request.nonce.clone(), begun: Instant::now() }
+    }
+
+    fn event(&self, caller: &Client, kind: EventType, action: &'static str, now: Timestamp) -> Event {
+        Event::of_client(kind, action, self.kind.as_str(), caller, now)
     }
 }
 
@@ -257,7 +378,12 @@ fn nonce_sha256(nonce: &NonceValue) -> String {
     hex::encode(Sha256::digest(nonce.as_bytes()))
 }
 
-fn signed_event(order: &SigningOrder, key: &KeyEntry, now: Timestamp) -> Event {
+pub(super) fn used_event(client: &Client, request: &AttestationRequest, now: Timestamp) -> Event {
+    Event::of_client(EventType::NonceUsed, "spend", request.kind.as_str(), client, now)
+        .detail("nonce_sha256", nonce_sha256(&request.nonce))
+}
+
+pub(super) fn signed_event(order: &SigningOrder, key: &KeyEntry, now: Timestamp) -> Event {
     Event::of_client(EventType::AttestationSigned, "sign", order.statement.id.as_str(), &order.client, now)
         .detail("key_id", key.id.to_string())
         .detail("attestation_type", order.statement.kind.as_str())
@@ -266,17 +392,22 @@ fn signed_event(order: &SigningOrder, key: &KeyEntry, now: Timestamp) -> Event {
         .detail("canonical_sha256", hex::encode(Sha256::digest(&order.canonical)))
 }
 
-fn complete(statement: Statement, key: &KeyEntry, answer: &Answer) -> SignedAttestation {
+/// `canonical`: of the statement that the answer is for, encoded once.
+fn complete(canonical: Vec<u8>, nonce: &NonceValue, key: &KeyEntry, answer: &Answer) -> SignedAttestation {
     let proof = Proof {
-        kind: key.algorithm().proof_type(),
+        kind: match &answer.merkle {
+            None => key.algorithm().proof_type(),
+            Some(_) => key.algorithm().merkle_proof_type(),
+        },
         created: answer.created,
-        verification_method: Text::new(format!("{}#{}", statement.issuer.id, key.id))
+        verification_method: Text::new(format!("{}#{}", answer.issuer.id, key.id))
             .expect("at most 256 + 1 + 74 characters"),
         proof_purpose: ProofPurpose::AssertionMethod,
         proof_value: Text::new(answer.signature.clone()).expect("88 characters of base64"),
-        nonce: statement.nonce.clone(),
+        nonce: nonce.clone(),
         domain: Text::default(),
         challenge: Text::default(),
+        merkle: answer.merkle.clone(),
     };
-    SignedAttestation { attestation: Attestation { statement, proof }, audit_sequence: answer.audit_sequence }
+    SignedAttestation { json: proof.complete(canonical), audit_sequence: answer.audit_sequence }
 }

@@ -109,6 +109,9 @@ pub enum Error {
     Ledger(#[from] LedgerError),
     #[error("audit trail: {0}")]
     Trail(#[from] audit::IndexError),
+    /// What kept a signature from being made that several were to share.
+    #[error(transparent)]
+    Shared(Arc<Error>),
     /// A promise of the program itself was broken; nothing was released.
     #[error("internal: {0}")]
     Internal(&'static str),
@@ -132,6 +135,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
+            Self::Shared(error) => error.class(),
             Self::Approval(approvals::Refusal::Disk)
             | Self::Once(once::Conflict::Disk)
             | Self::StateUnwritable
@@ -261,6 +265,7 @@ impl Error {
             Self::Token(_) | Self::PrimaryAway { .. } => "token",
             Self::Audit(_) | Self::NoAuditKey | Self::Trail(_) => "audit",
             Self::LedgerUnavailable(_) | Self::Ledger(_) => "ledger",
+            Self::Shared(error) => error.kind(),
             Self::Internal(_) => "internal",
         }
     }

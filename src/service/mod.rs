@@ -5,6 +5,7 @@ mod access;
 pub mod admission;
 pub mod approvals;
 pub mod attest;
+pub mod batch;
 pub mod blocks;
 pub mod checkpoints;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod keyring;
 pub mod lifecycle;
 pub mod maintenance;
 pub mod marker;
+pub mod merkle;
 pub mod nonce_watch;
 pub mod nonces;
 mod on_record;
@@ -117,4 +119,6 @@ pub struct Service {
     pub readers: Readers,
     pub approvals: Arc<approvals::Approvals>,
     pub once: Arc<once::Once>,
+    /// Requests that share a signature.
+    pub gathering: merkle::Gathering,
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    attestation::InvalidField,
+    attestation::{InvalidField, envelope::pae},
     audit::{Event, EventType},
     client::Client,
     evidence::Warrant,
@@ -68,13 +68,6 @@ impl OpaqueOrder {
 #[must_use]
 pub fn payload_type(purpose: &str) -> String {
     format!("{SIGN_PAYLOAD_TYPE};purpose={purpose}")
-}
-
-/// DSSE v1 PAE: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body`.
-fn pae(payload_type: &str, body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len()).into_bytes();
-    bytes.extend_from_slice(body);
-    bytes
 }
 
 /// A released signature over opaque data.

@@ -26,6 +26,7 @@ pub(super) struct Released {
     pub signature: Signature,
     /// When it was made.
     pub created: Timestamp,
+    /// Of the first thing that it covers; the others follow in order.
     pub audit_sequence: u64,
 }
 
@@ -38,6 +39,18 @@ impl Service {
         warrant: &impl Warrant,
         event: impl FnOnce(Timestamp) -> Event,
     ) -> Result<Released, Error> {
+        self.sign_and_release_all(key, usage, warrant, |now| vec![event(now)]).await
+    }
+
+    /// The same of a signature that covers several things: `events` makes a record of each, as soon as the token
+    /// has signed.
+    pub(super) async fn sign_and_release_all(
+        &self,
+        key: &KeyEntry,
+        usage: Usage,
+        warrant: &impl Warrant,
+        events: impl FnOnce(Timestamp) -> Vec<Event>,
+    ) -> Result<Released, Error> {
         self.audit.trouble()?;
         let Signed { signature: verified, on } = match usage {
             Usage::Sign => self.sign_anywhere(key, warrant).await?,
@@ -46,13 +59,16 @@ impl Service {
         };
         let created = self.clock.now();
         self.keyring.may(usage, &key.id, created)?;
-        let event = signed_on(event(created), on.as_ref());
-        let recorded = self.audit.record_signature(event.clone(), verified.digest()).await?;
+        let mut events: Vec<_> = events(created).into_iter().map(|event| signed_on(event, on.as_ref())).collect();
+        let recorded = self.audit.record_signature(&mut events, verified.digest()).await?;
         // The key's standing once more, since the disk may have taken its time: a key that was
         // revoked meanwhile releases nothing, and the record is followed by one that says so.
         if let Err(error) = self.keyring.may_release(&key.id, self.clock.now()) {
-            let discarded = event.discarded(recorded.sequence(), self.clock.now());
-            self.audit.record(discarded.detail("reason", error.kind())).await?;
+            let now = self.clock.now();
+            let discarded = events.into_iter().zip(recorded.sequence()..);
+            let discarded = discarded.map(|(event, sequence)| event.discarded(sequence, now));
+            let discarded: Vec<_> = discarded.map(|event| event.detail("reason", error.kind())).collect();
+            self.audit.record_all(&discarded).await?;
             return Err(error);
         }
         let signature = verified.release(&recorded).map_err(|_| Error::Internal("a receipt for another signature"))?;

@@ -2,37 +2,14 @@
 
 use std::sync::Arc;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Serialize;
-
 use crate::{
-    attestation::{Attestation, SCHEMA_VERSION, request::attestation_id},
+    attestation::{Attestation, Invalid, judge},
     audit::{Event, EventType},
     client::Client,
-    key::{KeyEntry, KeyId, KeyState, Signature},
+    key::{KeyEntry, KeyId, KeyState},
     service::{Error, Service},
     timestamp::Timestamp,
 };
-
-/// Why an attestation is not valid: a closed set, part of the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Invalid {
-    UnknownKey,
-    SchemaVersion,
-    IssuerMismatch,
-    SubjectMismatch,
-    IdMismatch,
-    NonceMismatch,
-    ProofTypeMismatch,
-    VerificationMethodMismatch,
-    SignatureMalformed,
-    SignatureMismatch,
-    KeyPending,
-    KeyRevoked,
-    NotYetValid,
-    Expired,
-}
 
 /// The finding. The key is absent when none of ours is named.
 #[derive(Debug)]
@@ -67,31 +44,13 @@ impl Service {
     }
 
     fn judge(&self, attestation: &Attestation, key: &KeyEntry, now: Timestamp) -> Result<(), Invalid> {
-        let (statement, proof) = (&attestation.statement, &attestation.proof);
-        let expect = |holds: bool, otherwise: Invalid| if holds { Ok(()) } else { Err(otherwise) };
-        expect(statement.schema_version.as_str() == SCHEMA_VERSION, Invalid::SchemaVersion)?;
-        expect(proof.kind == key.algorithm().proof_type(), Invalid::ProofTypeMismatch)?;
-        let bytes = STANDARD.decode(proof.proof_value.as_str()).map_err(|_| Invalid::SignatureMalformed)?;
-        let signature = Signature::from_slice(&bytes).ok_or(Invalid::SignatureMalformed)?;
-        key.public_key.verify(&statement.canonical_bytes(), &signature).map_err(|_| Invalid::SignatureMismatch)?;
-
-        // Signed by us; what follows could only differ in a statement we would not have made, or
-        // in the proof, which the signature does not cover.
-        let fingerprint = key.public_key.fingerprint();
-        expect(statement.issuer.key_fingerprint.as_str() == fingerprint, Invalid::IssuerMismatch)?;
-        let subject = format!("did:virtengine:{}", statement.subject.account_address);
-        expect(statement.subject.id.as_str() == subject, Invalid::SubjectMismatch)?;
-        expect(statement.id.as_str() == attestation_id(&fingerprint, &statement.nonce), Invalid::IdMismatch)?;
-        expect(proof.nonce == statement.nonce, Invalid::NonceMismatch)?;
-        let method = format!("{}#{}", statement.issuer.id, key.id);
-        expect(proof.verification_method.as_str() == method, Invalid::VerificationMethodMismatch)?;
-
+        judge(attestation, &key.id, &key.public_key)?;
         match key.state(now) {
             KeyState::Active | KeyState::Rotating | KeyState::Retired | KeyState::Expired => {}
             KeyState::Pending => return Err(Invalid::KeyPending),
             KeyState::Revoked => return Err(Invalid::KeyRevoked),
         }
-        expect(statement.issued_at <= now.plus_seconds(self.policy.clock_skew_seconds()), Invalid::NotYetValid)?;
-        expect(now < statement.expires_at, Invalid::Expired)
+        let latest = now.plus_seconds(self.policy.clock_skew_seconds());
+        attestation.statement.counts_at(now, latest)
     }
 }

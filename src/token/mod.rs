@@ -176,7 +176,7 @@ impl Token {
         let algorithm = key.public_key.algorithm();
         let input = algorithm.token_input(warrant.message()).into_owned();
         let raw: Vec<u8> = self.ask(Request::Sign { object_id: key.object_id.clone(), algorithm, input }).await?;
-        VerifiedSignature::check(key, warrant.message(), &raw, self.config.verify_signatures)
+        VerifiedSignature::check(key, warrant, &raw, self.config.verify_signatures)
     }
 
     /// Signs the head of a tree. Beside the signing lane: a checkpoint keeps no request waiting.

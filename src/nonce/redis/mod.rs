@@ -30,6 +30,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use self::{
     keys::Keys,
@@ -272,6 +273,15 @@ impl Store for RedisStore {
         }
     }
 
+    async fn spend_all(&self, claims: Vec<Claim>, now: Timestamp) -> Vec<Result<Spend, Error>> {
+        in_turns(claims, |claim| self.spend(claim, Duration::ZERO, now)).await
+    }
+
+    async fn settle_all(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
+        let settle = |(spent, answer): (Spent, Answer)| async move { self.settle(spent, &answer).await };
+        in_turns(settled, settle).await
+    }
+
     async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error> {
         let answer = serde_json::to_string(answer).map_err(|error| Error::Unavailable(Box::new(error)))?;
         self.finish(spent, Outcome::Settled(answer)).await
@@ -315,6 +325,17 @@ impl Store for RedisStore {
     fn describe(&self) -> String {
         self.pool.describe()
     }
+}
+
+/// Many calls at once: on each connection they follow each other without waiting for each other's answers. Not
+/// more than the server answers well within the time that one may take.
+async fn in_turns<I, T, F: Future<Output = T>>(items: Vec<I>, call: impl Fn(I) -> F) -> Vec<T> {
+    const TOGETHER: usize = 128;
+    let (mut items, mut answers) = (items.into_iter(), Vec::new());
+    while items.len() > 0 {
+        answers.extend(join_all(items.by_ref().take(TOGETHER).map(&call)).await);
+    }
+    answers
 }
 
 /// A charge was refused; its number is counted from one.

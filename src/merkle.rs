@@ -1,15 +1,18 @@
-//! The Merkle tree over the records (RFC 6962 §2.1, RFC 9162 §2.1.3 and §2.1.4): a leaf is the
-//! record's line without its newline.
+//! Merkle trees (RFC 6962 §2.1, RFC 9162 §2.1.3 and §2.1.4): over the records of the audit trail, where
+//! a leaf is a line without its newline, and over attestations that share a signature, where it is
+//! their canonical bytes.
 //!
-//! The writer keeps only the [`Frontier`], some twenty hashes; proofs read the other nodes from
+//! The trail's writer keeps only the [`Frontier`], some twenty hashes; proofs read the other nodes from
 //! wherever they are kept ([`Nodes`]).
+
+use std::convert::Infallible;
 
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of a leaf or a node.
 pub type Hash = [u8; 32];
 
-/// RFC 6962 §2.1: `SHA-256(0x00 || record)`.
+/// RFC 6962 §2.1: `SHA-256(0x00 || entry)`.
 #[must_use]
 pub fn leaf_hash(record: &[u8]) -> Hash {
     Sha256::new().chain_update([0]).chain_update(record).finalize().into()
@@ -98,6 +101,51 @@ pub fn stored_count(size: u64) -> u64 {
     2 * size - u64::from(size.count_ones())
 }
 
+/// A whole tree in memory: its root, and the path of each leaf.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    frontier: Frontier,
+    stored: Vec<Hash>,
+}
+
+impl FromIterator<Hash> for Tree {
+    fn from_iter<I: IntoIterator<Item = Hash>>(leaves: I) -> Self {
+        let mut tree = Self::default();
+        for leaf in leaves {
+            tree.frontier.append_with(leaf, |node| tree.stored.push(*node));
+        }
+        tree
+    }
+}
+
+impl Tree {
+    /// How many leaves there are.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
+    /// The root.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.frontier.root()
+    }
+
+    /// The path from leaf `index`, which must be one of them, to the root.
+    #[must_use]
+    pub fn path(&self, index: u64) -> Vec<Hash> {
+        let Ok(path) = inclusion_proof(self, index, self.size());
+        path
+    }
+}
+
+impl Nodes for Tree {
+    type Error = Infallible;
+    fn node(&self, level: u32, number: u64) -> Result<Hash, Infallible> {
+        Ok(self.stored[usize::try_from(stored_index(level, number)).expect("an index into memory")])
+    }
+}
+
 /// The root of the leaves from `begin` to `end`, where `begin` is aligned as in RFC 6962.
 fn range_root<N: Nodes>(nodes: &N, begin: u64, end: u64) -> Result<Hash, N::Error> {
     let count = end - begin;
@@ -163,13 +211,20 @@ pub fn consistency_proof<N: Nodes>(nodes: &N, from: u64, to: u64) -> Result<Vec<
 /// RFC 9162 §2.1.3.2.
 #[must_use]
 pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> bool {
+    root_of_inclusion(leaf, index, size, proof).as_ref() == Some(root)
+}
+
+/// The root that RFC 9162 §2.1.3.2 comes to; `None` when there is no such leaf in a tree of this size, or
+/// its path has another length.
+#[must_use]
+pub fn root_of_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash]) -> Option<Hash> {
     if index >= size {
-        return false;
+        return None;
     }
     let (mut at, mut last, mut found) = (index, size - 1, *leaf);
     for hash in proof {
         if last == 0 {
-            return false;
+            return None;
         }
         if at & 1 == 1 || at == last {
             found = node_hash(hash, &found);
@@ -183,7 +238,7 @@ pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root
         at >>= 1;
         last >>= 1;
     }
-    last == 0 && found == *root
+    (last == 0).then_some(found)
 }
 
 /// RFC 9162 §2.1.4.2.
@@ -226,38 +281,22 @@ pub fn verify_consistency(from: (u64, &Hash), to: (u64, &Hash), proof: &[Hash]) 
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use ct_merkle::{RootHash, mem_backed_tree::MemoryBackedTree};
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
 
     use super::*;
 
-    /// Nodes in the order in which they were completed.
-    #[derive(Default)]
-    struct Stored(Vec<Hash>);
-
-    impl Nodes for Stored {
-        type Error = Infallible;
-        fn node(&self, level: u32, number: u64) -> Result<Hash, Infallible> {
-            Ok(self.0[usize::try_from(stored_index(level, number)).unwrap()])
-        }
-    }
-
     fn record(number: u64) -> Vec<u8> {
         format!("record {number}").into_bytes()
     }
 
     /// The same tree three times: ours growing, ours stored, and ct-merkle's.
-    fn trees(size: u64) -> (Frontier, Stored, MemoryBackedTree<Sha256, Vec<u8>>) {
-        let (mut frontier, mut stored, mut oracle) =
-            (Frontier::default(), Stored::default(), MemoryBackedTree::<Sha256, Vec<u8>>::new());
-        for number in 0..size {
-            frontier.append_with(leaf_hash(&record(number)), |node| stored.0.push(*node));
-            oracle.push(record(number));
-        }
-        (frontier, stored, oracle)
+    fn trees(size: u64) -> (Frontier, Tree, MemoryBackedTree<Sha256, Vec<u8>>) {
+        let mut oracle = MemoryBackedTree::<Sha256, Vec<u8>>::new();
+        (0..size).for_each(|number| oracle.push(record(number)));
+        let tree: Tree = (0..size).map(|number| leaf_hash(&record(number))).collect();
+        (tree.frontier.clone(), tree, oracle)
     }
 
     fn bytes(hashes: &[Hash]) -> Vec<u8> {
@@ -271,9 +310,10 @@ mod tests {
             let root: RootHash<Sha256> = oracle.root();
             assert_eq!(frontier.root()[..], root.as_bytes()[..]);
             assert_eq!(root_at(&stored, size), Ok(frontier.root()));
-            assert_eq!(stored.0.len() as u64, stored_count(size));
+            assert_eq!(stored.stored.len() as u64, stored_count(size));
             for index in 0..size {
                 let proof = inclusion_proof(&stored, index, size).unwrap();
+                assert_eq!(proof, stored.path(index));
                 assert_eq!(bytes(&proof), oracle.prove_inclusion(usize::try_from(index).unwrap()).as_bytes());
             }
             for from in 1..size {

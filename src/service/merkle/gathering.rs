@@ -1,0 +1,209 @@
+//! Where requests gather that share a signature.
+//!
+//! As many batches are being signed as the token has sessions. A request that finds one free begins a batch
+//! at once, so that a quiet system adds no delay; the others wait, and when a session comes free all of
+//! them are the next batch. So batches grow with the load and with the slowness of the token, by
+//! themselves.
+//!
+//! A signature that takes longer than `max_batch_wait` may be one that hangs: then whoever waits for its
+//! session goes to the token's own queue, where another worker may have taken its place. That is done
+//! for as many batches as there are sessions, so that a token that is only slow gets no queue of small ones.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::Config;
+use crate::{
+    service::{
+        Error, Service,
+        attest::{Signed, SigningOrder},
+    },
+    token,
+};
+
+/// Full batches that may wait; more requests are turned away.
+const WAITING: usize = 4;
+
+/// What became of an order that shared a signature. Only a failure of the program itself loses the order.
+pub(in crate::service) struct Outcome {
+    order: Option<Box<SigningOrder>>,
+    result: Result<Signed, Error>,
+}
+
+impl Outcome {
+    pub fn new(order: Box<SigningOrder>, result: Result<Signed, Error>) -> Self {
+        Self { order: Some(order), result }
+    }
+
+    fn lost() -> Self {
+        Self { order: None, result: Err(Error::Internal("a batch ended without a word")) }
+    }
+
+    /// The order with its signature, or to be reopened.
+    #[expect(clippy::type_complexity, clippy::result_large_err, reason = "taken apart at once")]
+    pub fn signed(self) -> Result<(Box<SigningOrder>, Signed), (Option<Box<SigningOrder>>, Error)> {
+        match (self.order, self.result) {
+            (Some(order), Ok(signed)) => Ok((order, signed)),
+            (order, Err(error)) => Err((order, error)),
+            (None, Ok(_)) => Err((None, Error::Internal("a signature for nobody"))),
+        }
+    }
+}
+
+/// The requests that wait for a signature to share.
+pub struct Gathering {
+    config: Config,
+    /// How many the token can sign at once.
+    sessions: usize,
+    /// Longest wait for a signature to begin.
+    deadline: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    /// Batches with which the token is busy.
+    running: usize,
+    joined: u64,
+}
+
+/// One who waits.
+pub(super) struct Waiting {
+    number: u64,
+    since: Instant,
+    pub order: Box<SigningOrder>,
+    pub answer: oneshot::Sender<Outcome>,
+}
+
+impl Waiting {
+    pub fn reissued(self, by: impl FnOnce(SigningOrder) -> SigningOrder) -> Self {
+        Self { order: Box::new(by(*self.order)), ..self }
+    }
+}
+
+/// What one who waits holds.
+pub(in crate::service) struct Ticket {
+    number: u64,
+    since: Instant,
+    answer: oneshot::Receiver<Outcome>,
+}
+
+/// A session of the token, taken for a batch. When it is given back the next batch begins.
+pub(super) struct Slot(Arc<Service>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let gathering = &self.0.gathering;
+        let batches = {
+            let mut state = gathering.state.lock();
+            state.running -= 1;
+            gathering.what_can_begin(&mut state)
+        };
+        begin(&self.0, batches);
+    }
+}
+
+impl Gathering {
+    /// Nobody waits yet.
+    #[must_use]
+    pub fn new(config: Config, token: &token::Config) -> Self {
+        Self { config, sessions: token.workers.max(1), deadline: token.call_deadline, state: Mutex::default() }
+    }
+
+    /// Takes part in the next signature; all of them or, when too many wait, none.
+    pub(in crate::service) fn join(
+        &self,
+        service: &Arc<Service>,
+        orders: Vec<SigningOrder>,
+    ) -> Result<Vec<Ticket>, Vec<SigningOrder>> {
+        let mut state = self.state.lock();
+        // What a caller may send as one is taken when nobody waits, whatever the size of batches.
+        let is_full = state.waiting.len() + orders.len() > WAITING * self.config.max_batch;
+        if is_full && !state.waiting.is_empty() {
+            return Err(orders);
+        }
+        let since = Instant::now();
+        let tickets = orders.into_iter().map(|order| {
+            let (answer, answered) = oneshot::channel();
+            let number = state.joined;
+            state.joined += 1;
+            state.waiting.push_back(Waiting { number, since, order: Box::new(order), answer });
+            Ticket { number, since, answer: answered }
+        });
+        let tickets = tickets.collect();
+        let batches = self.what_can_begin(&mut state);
+        drop(state);
+        begin(service, batches);
+        Ok(tickets)
+    }
+
+    fn what_can_begin(&self, state: &mut State) -> Vec<Vec<Waiting>> {
+        let mut batches = Vec::new();
+        while state.running < self.sessions && !state.waiting.is_empty() {
+            batches.push(self.next(state));
+        }
+        batches
+    }
+
+    fn next(&self, state: &mut State) -> Vec<Waiting> {
+        state.running += 1;
+        let size = state.waiting.len().min(self.config.max_batch);
+        state.waiting.drain(..size).collect()
+    }
+
+    /// Somebody has waited for long enough: a batch for the token's own queue.
+    fn hurry(&self, service: &Arc<Service>) {
+        let mut state = self.state.lock();
+        let is_overdue = |first: &Waiting| first.since.elapsed() >= self.config.max_batch_wait;
+        if state.running < 2 * self.sessions && state.waiting.front().is_some_and(is_overdue) {
+            let batch = self.next(&mut state);
+            drop(state);
+            begin(service, vec![batch]);
+        }
+    }
+
+    /// Takes back an order that is still waiting.
+    fn withdraw(&self, number: u64) -> Option<Box<SigningOrder>> {
+        let mut state = self.state.lock();
+        let at = state.waiting.binary_search_by_key(&number, |waiting| waiting.number).ok()?;
+        state.waiting.remove(at).map(|waiting| waiting.order)
+    }
+}
+
+/// Not under the lock: at the end of the process a batch may be dropped at once, and with it its slot.
+fn begin(service: &Arc<Service>, batches: Vec<Vec<Waiting>>) {
+    for batch in batches {
+        let slot = Slot(Arc::clone(service));
+        // Without a runtime the process is at its end.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(Arc::clone(service).sign_together(batch, slot));
+        }
+    }
+}
+
+impl Service {
+    /// What becomes of an order that waits.
+    pub(in crate::service) async fn outcome_of(self: &Arc<Self>, ticket: Ticket) -> Outcome {
+        let (gathering, Ticket { number, since, mut answer }) = (&self.gathering, ticket);
+        for (wait, is_last) in [(gathering.config.max_batch_wait, false), (gathering.deadline, true)] {
+            let until = tokio::time::Instant::from_std(since + wait);
+            if let Ok(answered) = tokio::time::timeout_at(until, &mut answer).await {
+                return answered.unwrap_or_else(|_| Outcome::lost());
+            }
+            if !is_last {
+                gathering.hurry(self);
+            } else if let Some(order) = gathering.withdraw(number) {
+                return Outcome::new(order, Err(token::Error::Deadline(gathering.deadline).into()));
+            }
+        }
+        // It is being signed, and that has a deadline of its own.
+        answer.await.unwrap_or_else(|_| Outcome::lost())
+    }
+}

@@ -1,0 +1,129 @@
+//! A batch and its one signature.
+
+use std::sync::Arc;
+
+use super::gathering::{Outcome, Slot, Waiting};
+use crate::{
+    attestation::{AttestationTree, Inclusion},
+    audit::Event,
+    evidence::Warrant,
+    key::KeyEntry,
+    service::{
+        Error, Service,
+        attest::{Signed, signed_event},
+        policy::permit_key,
+        release::{Released, Usage},
+    },
+    timestamp::Timestamp,
+};
+
+/// A root over attestations, each with its permit and its spent nonce.
+struct RootOrder {
+    statement: Vec<u8>,
+    covers: usize,
+}
+
+impl Warrant for RootOrder {
+    fn message(&self) -> &[u8] {
+        &self.statement
+    }
+
+    fn covers(&self) -> usize {
+        self.covers
+    }
+}
+
+/// A batch with what is signed for it, and where each of them stands in the tree.
+struct Batch {
+    members: Vec<Waiting>,
+    places: Vec<Inclusion>,
+    root: RootOrder,
+}
+
+impl Batch {
+    /// Back, when there are none or too many.
+    fn new(members: Vec<Waiting>) -> Result<Self, Vec<Waiting>> {
+        let Some(tree) = AttestationTree::new(members.iter().map(|member| member.order.message())) else {
+            return Err(members);
+        };
+        let root = RootOrder { statement: tree.root_statement(), covers: members.len() };
+        Ok(Self { members, places: tree.inclusions().collect(), root })
+    }
+
+    /// A record of each.
+    fn events(&self, key: &KeyEntry, now: Timestamp) -> Vec<Event> {
+        let event = |(member, place): (&Waiting, &Inclusion)| {
+            signed_event(&member.order, key, now)
+                .detail("merkle_leaf_index", place.leaf_index())
+                .detail("merkle_tree_size", place.tree_size())
+        };
+        self.members.iter().zip(&self.places).map(event).collect()
+    }
+
+    /// Gives each its own. Whoever has gone needs no answer.
+    fn hand_out(self, key: &Arc<KeyEntry>, released: &Released) {
+        let places = self.places.into_iter().zip(released.audit_sequence..);
+        for (member, (place, audit_sequence)) in self.members.into_iter().zip(places) {
+            let signed = Signed::new(Arc::clone(key), released, audit_sequence, Some(place));
+            let _ = member.answer.send(Outcome::new(member.order, Ok(signed)));
+        }
+    }
+}
+
+impl Service {
+    /// Signs the root over these, by whatever key is active now, and tells each what came of it.
+    pub(super) async fn sign_together(self: Arc<Self>, members: Vec<Waiting>, slot: Slot) {
+        let mut slot = Some(slot);
+        let mut key = match self.keyring.active(self.clock.now()) {
+            Ok(key) => key,
+            Err(error) => return refuse(members, error),
+        };
+        let mut members = members;
+        loop {
+            let batch = match Batch::new(self.issued_by(&key, members)) {
+                Ok(batch) => batch,
+                Err(members) => return refuse(members, Error::Internal("a batch of no size")),
+            };
+            #[expect(clippy::cast_precision_loss, reason = "at most 65536")]
+            self.metrics.merkle_batch_size.observe(batch.members.len() as f64);
+            let events = |now| {
+                // The token has signed: its session is for the next batch.
+                drop(slot.take());
+                batch.events(&key, now)
+            };
+            let refusal = match self.sign_and_release_all(&key, Usage::Sign, &batch.root, events).await {
+                Ok(released) => return batch.hand_out(&key, &released),
+                Err(refusal) => refusal,
+            };
+            members = batch.members;
+            key = match self.taken_over(&key, refusal) {
+                Ok(successor) => successor,
+                Err(error) => return refuse(members, error),
+            };
+        }
+    }
+
+    /// The same orders, issued by this key: it may have come after them. Those whose client may not use it are
+    /// told so.
+    fn issued_by(&self, key: &Arc<KeyEntry>, members: Vec<Waiting>) -> Vec<Waiting> {
+        let issued = members.into_iter().filter_map(|member| {
+            if member.order.is_by(key) {
+                return Some(member);
+            }
+            if let Err(error) = permit_key(member.order.client(), &key.id, true) {
+                let _ = member.answer.send(Outcome::new(member.order, Err(error)));
+                return None;
+            }
+            Some(member.reissued(|order| order.by(self.signer.issuer(key), key)))
+        });
+        issued.collect()
+    }
+}
+
+/// Tells all of them the same.
+fn refuse(members: Vec<Waiting>, error: Error) {
+    let error = Arc::new(error);
+    for member in members {
+        let _ = member.answer.send(Outcome::new(member.order, Err(Error::Shared(Arc::clone(&error)))));
+    }
+}
