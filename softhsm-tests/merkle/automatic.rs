@@ -98,7 +98,8 @@ fn every_session_of_the_token_is_kept_busy() {
 
 #[test]
 fn a_batch_is_full_and_too_many_are_turned_away_with_their_nonces() {
-    let (site, faults) = site("workers = 1", "max_batch = 3");
+    // A deadline in which all of them could be signed.
+    let (site, faults) = site("workers = 1\ncall_deadline = \"60s\"", "max_batch = 3");
     let appliance = site.serve().unwrap();
     let requests = requests(&appliance, 40);
     faults.set("C_Sign delay=400ms at-once=1");
