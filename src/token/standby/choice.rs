@@ -109,6 +109,12 @@ mod tests {
         assert_eq!((choice.signed(0, 0), choice.current()), (None, 1));
         // Nor does one that began before the change and ended on the same standby.
         assert_eq!((choice.signed(1, 0), choice.current()), (None, 1));
+        // However many of them fail late.
+        (0..3).for_each(|_| choice.failed());
+        assert_eq!((choice.signed(1, 0), choice.current()), (None, 1));
+        // Nor one that began on the standby and ends on another, when the primary signs again.
+        assert_eq!(choice.signed(0, 1), Some((1, 0)));
+        assert_eq!((choice.signed(2, 1), choice.current()), (None, 0));
     }
 
     #[test]

@@ -12,9 +12,9 @@
 //! directory, audit trail, Redis. A fleet wants an HSM that is one token and many machines (Luna's HA groups,
 //! CloudHSM's clusters).
 //!
-//! **Why no key is used that was revoked:** whatever token signs, the keyring is asked before and
-//! after, by a reading within the lease. A standby that was away has no say in it. Private keys that were
-//! destroyed on the primary are destroyed on it when it is back, before it signs ([`Standby::sweep`]).
+//! **Why no key is used that was revoked:** whatever token signs, the keyring is asked before and after, by a reading
+//! within the lease. A standby that was away has no say in it. Private keys that were destroyed on the primary
+//! are destroyed on it when it is back, before it signs ([`Standby::leftovers`]).
 //!
 //! **Why no wrong key signs:** a standby signs with a key only after it has shown it: one private and one public
 //! object under its CKA_ID and label, the public key of the ledger, a signature that verifies with it
