@@ -104,7 +104,7 @@ async fn of_keys(opened: &Opened, records: &[StoredRecord], keys: &[AuditKey]) -
 }
 
 /// As the appliance serves it.
-pub(super) fn chain_pem(chain: &[Vec<u8>]) -> String {
+fn chain_pem(chain: &[Vec<u8>]) -> String {
     let one = |der: &Vec<u8>| encode_string("CERTIFICATE", LineEnding::LF, der).expect("any bytes have a PEM form");
     chain.iter().map(one).collect()
 }

@@ -166,7 +166,7 @@ fn next_steps(options: &Options, uri: &TokenUri) -> String {
          Then:\n\
          - look through {}\n\
          - systemctl enable --now verification-signer\n\
-         - curl -s http://127.0.0.1:8080/readyz\n\
+         - verification-signer status\n\
          The token is {uri}; back it up with its vendor's tools.",
         options.config.display()
     )
