@@ -11,6 +11,7 @@ use crate::support::{
     appliance::{Appliance, attestation_request},
     eventually,
     faults::Faults,
+    redis::RedisServer,
     signer::Signer,
     site::Site,
     tool,
@@ -116,6 +117,21 @@ fn members_have_signatures_of_their_own_unless_they_share_one() {
     assert_eq!(answer[0]["attestation"]["proof"]["merkle"]["tree_size"], 10);
     all_verify(&appliance, site.home.path(), &answer);
     assert_eq!(appliance.metric("virtengine_verification_signer_merkle_batch_size_count"), "2");
+}
+
+#[test]
+fn nonces_of_a_batch_are_spent_in_redis_each_once() {
+    let redis = RedisServer::start(&[]);
+    let (site, faults) = site("", &format!("[redis]\nurl = \"{}\"", redis.url()));
+    let appliance = site.serve().unwrap();
+    // More than go to Redis at once.
+    let batch = json!(requests(&appliance, 300));
+    let before = faults.calls("C_Sign");
+    let answer = appliance.post(TOGETHER, &batch).ok();
+    assert_eq!(statuses(&answer), [200; 300]);
+    assert_eq!(appliance.post(TOGETHER, &batch).ok(), answer, "the same again");
+    assert_eq!(faults.calls("C_Sign") - before, 1);
+    all_verify(&appliance, site.home.path(), &answer);
 }
 
 #[test]
