@@ -70,6 +70,8 @@ impl Audit {
             std::io::ErrorKind::WouldBlock => OpenError::Locked { path: directory.clone() },
             _ => unusable(error),
         })?;
+        // Until the last of those who write there has ended: the writer, and whoever makes the index.
+        let lock = Arc::new(lock);
         let path = directory.join(segment::OPEN);
         if path.exists() {
             AppendLog::open(&path).and_then(|log| log.settle()).map_err(unusable)?;
@@ -101,14 +103,14 @@ impl Audit {
             condition: Arc::clone(&condition),
             listeners: Listeners { closings, copies, index },
             wants_newline: false,
-            lock,
+            lock: Arc::clone(&lock),
         };
         writer.begin(&found).map_err(|error| unusable(std::io::Error::other(error.to_string())))?;
         let position = found.position;
         thread::Builder::new().name("audit-writer".into()).spawn(move || writer.run(&queue)).map_err(unusable)?;
         let base = saved::load_retired(&directory, keys).ok().flatten();
         let base = base.map(|(position, _)| position.tree).unwrap_or_default();
-        let index = Index::start(&directory, Arc::clone(&condition), wake, &position, base).map_err(unusable)?;
+        let index = Index::start(lock, &directory, Arc::clone(&condition), wake, &position, base).map_err(unusable)?;
         let audit = Self { jobs, condition, directory: config.directory.clone() };
         Ok(Opened { audit, closings: wanted, index, accepted })
     }

@@ -425,6 +425,32 @@ async fn an_index_that_is_missing_or_does_not_fit_is_made_anew() {
 }
 
 #[tokio::test]
+async fn an_index_that_is_removed_while_it_is_used_is_made_anew() {
+    for gone in [&["audit.index", "audit.index-wal", "audit.index-shm"][..], &["audit.nodes"][..]] {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = open_with(&config(directory.path())).unwrap();
+        for second in 0..20 {
+            opened.audit.record(keyed(EventType::KeyAccessed, "s:1", second)).await.unwrap();
+        }
+        opened.index.caught_up().await.unwrap();
+        assert_eq!(found(&opened.index, Filter::default(), false).await.len(), 20);
+        let root = opened.index.root(20).unwrap();
+        for name in gone {
+            fs::remove_file(directory.path().join(name)).unwrap();
+        }
+        opened.audit.record(keyed(EventType::KeyAccessed, "s:1", 20)).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let query = Query { filter: Filter::default(), limit: 100, newest_first: false, cursor: None };
+        while opened.index.search(&query).map_or(0, |page| page.records.len()) != 21
+            || opened.index.root(20).ok() != Some(root)
+        {
+            assert!(Instant::now() < deadline, "{gone:?} is never made");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn proofs_hold_against_the_signed_head() {
     let directory = tempfile::tempdir().unwrap();
     let opened = open_with(&config(directory.path())).unwrap();

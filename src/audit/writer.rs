@@ -124,7 +124,7 @@ pub struct Writer {
     /// The last line was torn: the first write ends it.
     pub wants_newline: bool,
     #[expect(dead_code, reason = "held for as long as the writer lives")]
-    pub lock: DirectoryLock,
+    pub lock: Arc<DirectoryLock>,
 }
 
 impl Writer {

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::{
     DATABASE, NODES, Progress,
     database::{Entry, Writer},
+    inode,
     nodes::NodeFile,
     places::Place,
 };
@@ -64,6 +65,13 @@ struct At {
     tree: Frontier,
     begins_after: u64,
     offset: u64,
+    /// Which files these are.
+    files: [Option<u64>; 2],
+}
+
+/// Which files lie there, by their inodes.
+fn files(directory: &Path) -> [Option<u64>; 2] {
+    [DATABASE, NODES].map(|name| inode(&directory.join(name)))
 }
 
 impl Follower {
@@ -119,7 +127,9 @@ impl Follower {
 
     fn catch_up(&mut self) -> Result<(), Trouble> {
         let mut at = match self.at.take() {
-            Some(at) => at,
+            Some(at) if at.files == files(&self.directory) => at,
+            // Somebody has removed or replaced it.
+            Some(_) => return Err(Trouble::Misfit),
             None => self.open()?,
         };
         let retired = self.progress.retired.load(Ordering::Acquire);
@@ -157,7 +167,8 @@ impl Follower {
         let Some(last) = database.last()? else {
             nodes.begin_after(&self.base)?;
             let begins_after = self.base.size();
-            return Ok(At { database, nodes, tree: self.base.clone(), begins_after, offset: 0 });
+            let files = files(&self.directory);
+            return Ok(At { database, nodes, tree: self.base.clone(), begins_after, offset: 0, files });
         };
         let size = last.sequence;
         if size > self.condition.size() || !nodes.fit(size)? {
@@ -167,7 +178,8 @@ impl Follower {
         if size >= self.found.0 && root_at(&nodes, self.found.0)? != self.found.1 {
             return Err(Trouble::Misfit);
         }
-        Ok(At { database, nodes, tree, begins_after: last.begins_after, offset: last.offset + last.length + 1 })
+        let (offset, files) = (last.offset + last.length + 1, files(&self.directory));
+        Ok(At { database, nodes, tree, begins_after: last.begins_after, offset, files })
     }
 
     /// Reads up to a batch of records of one segment.

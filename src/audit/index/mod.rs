@@ -31,6 +31,7 @@ use super::{
     merkle::{self, Hash},
     segment::{self, Segment},
 };
+use crate::durable::DirectoryLock;
 use follower::Follower;
 use nodes::NodeFile;
 use places::Place;
@@ -89,7 +90,8 @@ struct Inner {
     directory: PathBuf,
     condition: Arc<Condition>,
     progress: Arc<Progress>,
-    readers: Mutex<Vec<Connection>>,
+    /// Each with the file that it has open.
+    readers: Mutex<Vec<(Option<u64>, Connection)>>,
     ask: crossbeam_channel::Sender<()>,
 }
 
@@ -97,6 +99,7 @@ impl Index {
     /// Starts the thread that follows the trail. `position` is what the start found, `base` where the
     /// records begin that are still there.
     pub(super) fn start(
+        lock: Arc<DirectoryLock>,
         directory: &Path,
         condition: Arc<Condition>,
         wake: crossbeam_channel::Receiver<()>,
@@ -107,7 +110,10 @@ impl Index {
         progress.retired.store(base.size(), Ordering::Release);
         let (ask, asked) = crossbeam_channel::bounded(1);
         let follower = Follower::new(directory, Arc::clone(&condition), Arc::clone(&progress), position, base);
-        thread::Builder::new().name("trail-index".into()).spawn(move || follower.run(&wake, &asked))?;
+        thread::Builder::new().name("trail-index".into()).spawn(move || {
+            follower.run(&wake, &asked);
+            drop(lock);
+        })?;
         let directory = directory.to_owned();
         Ok(Self(Arc::new(Inner { directory, condition, progress, readers: Mutex::new(Vec::new()), ask })))
     }
@@ -161,13 +167,16 @@ impl Index {
     }
 
     fn search_once(&self, query: &Query) -> Result<Page, IndexError> {
+        let path = self.0.directory.join(DATABASE);
+        let file = inode(&path);
         let pooled = self.0.readers.lock().pop();
         let connection = match pooled {
-            Some(connection) => connection,
-            None => database::reader(&self.0.directory.join(DATABASE))?,
+            Some((opened, connection)) if opened == file => connection,
+            // The index was made anew since.
+            Some(_) | None => database::reader(&path)?,
         };
         let places = database::search(&connection, query, self.0.progress.retired.load(Ordering::Acquire))?;
-        self.0.readers.lock().push(connection);
+        self.0.readers.lock().push((file, connection));
         let next = places.last().filter(|_| places.len() == query.limit).map(|place| place.sequence);
         let mut records = Vec::with_capacity(places.len());
         let mut files = Files::new(&self.0.directory)?;
@@ -234,6 +243,12 @@ impl Index {
     fn nodes(&self) -> io::Result<NodeFile> {
         NodeFile::open(&self.0.directory.join(NODES))
     }
+}
+
+/// Which file lies there.
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|metadata| metadata.ino())
 }
 
 /// The files that records are read from, each opened once.
