@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema, schema::SchemaType},
+};
 
 use super::{
     body::{Batch, StrictJson},
@@ -13,7 +17,7 @@ use super::{
 use crate::{
     attestation::{Attestation, AttestationRequest, Invalid, Text, document::Flat},
     key::{KeyId, KeyState},
-    service::{self, Service, attest::SignedAttestation, merkle::Form},
+    service::{self, Service, attest::SignedAttestation, batch::MAX_BATCH, merkle::Form},
     timestamp::Timestamp,
 };
 
@@ -88,6 +92,18 @@ pub async fn sign(
         .body(signed.json))
 }
 
+/// The list of a batch, in the description: what is wrong with a member is said in its place of the answer.
+struct Members;
+
+impl PartialSchema for Members {
+    fn schema() -> RefOr<Schema> {
+        let member = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+        ArrayBuilder::new().items(member).min_items(Some(1)).max_items(Some(MAX_BATCH)).into()
+    }
+}
+
+impl ToSchema for Members {}
+
 /// `POST /api/v1/attestations/batch`: up to 1000, answered in the same order, each by itself.
 #[utoipa::path(
     post,
@@ -95,7 +111,7 @@ pub async fn sign(
     operation_id = "attestations_sign_batch",
     tag = "attestations",
     params(FormQuery),
-    request_body(content = Vec<AttestationRequest>),
+    request_body(content = inline(Members), description = "Each as for POST /api/v1/attestations, and judged by itself"),
     responses(
         (status = 200, description = "What became of each", body = Vec<EntryView>),
     )
