@@ -185,7 +185,8 @@ impl Site {
         command
     }
 
-    fn command(&self, subcommand: &str, config: &Path) -> Command {
+    /// A subcommand with this configuration, to be run.
+    pub fn command(&self, subcommand: &str, config: &Path) -> Command {
         let mut command = Command::new(BINARY);
         command.args([subcommand, "--config"]).arg(config).envs(self.environment.iter().cloned());
         command

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod bench;
 mod check;
 mod dev;
 mod doctor;
@@ -66,6 +67,8 @@ enum Command {
     /// Search the audit trail, close its file, verify it, export it.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Measure this machine and its token: the bare token, then everything around it, by layer.
+    Bench(bench::Options),
     /// Verify attestations offline, with public keys alone. Exit code 65: one of them is not valid.
     Verify(verify::Options),
     /// Make, verify and try out backups of everything but the token.
@@ -113,6 +116,7 @@ impl Cli {
             Command::Token(command) => token::run(&command),
             Command::HoldToken => hold_token::run(),
             Command::Key(command) => key::run(&command),
+            Command::Bench(options) => bench::run(&options),
             Command::Verify(options) => verify::run(&options),
             Command::Backup(command) => backup::run(&command),
             Command::Restore(options) => backup::restore(&options),

@@ -4,20 +4,16 @@ use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema, schema::SchemaType},
-};
 
 use super::{
-    body::{Batch, StrictJson},
+    body::{Batch, Members, StrictJson},
     problem::Problem,
     request::{Caller, to_the_end},
 };
 use crate::{
     attestation::{Attestation, AttestationRequest, Invalid, Text, document::Flat},
     key::{KeyId, KeyState},
-    service::{self, Service, attest::SignedAttestation, batch::MAX_BATCH, merkle::Form},
+    service::{self, Service, attest::SignedAttestation, merkle::Form},
     timestamp::Timestamp,
 };
 
@@ -91,18 +87,6 @@ pub async fn sign(
         .insert_header(("audit-sequence", signed.audit_sequence))
         .body(signed.json))
 }
-
-/// The list of a batch, in the description: what is wrong with a member is said in its place of the answer.
-struct Members;
-
-impl PartialSchema for Members {
-    fn schema() -> RefOr<Schema> {
-        let member = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
-        ArrayBuilder::new().items(member).min_items(Some(1)).max_items(Some(MAX_BATCH)).into()
-    }
-}
-
-impl ToSchema for Members {}
 
 /// `POST /api/v1/attestations/batch`: up to 1000, answered in the same order, each by itself.
 #[utoipa::path(

@@ -12,6 +12,10 @@ use actix_web::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema, schema::SchemaType},
+};
 
 use super::problem::{BODY_TOO_LARGE, BODY_TOO_SLOW, INVALID_JSON, Problem, UNSUPPORTED_MEDIA_TYPE};
 use crate::{attestation::strict::Object, service::batch::MAX_BATCH};
@@ -56,6 +60,18 @@ impl<T: DeserializeOwned + 'static> FromRequest for Batch<T> {
         Box::pin(async move { members(&body.await?).map(Self) })
     }
 }
+
+/// The list of a batch, in the description: what is wrong with a member is said in its place of the answer.
+pub struct Members;
+
+impl PartialSchema for Members {
+    fn schema() -> RefOr<Schema> {
+        let member = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+        ArrayBuilder::new().items(member).min_items(Some(1)).max_items(Some(MAX_BATCH)).into()
+    }
+}
+
+impl ToSchema for Members {}
 
 fn members<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<Result<T, Problem>>, Problem> {
     let members: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {

@@ -10,6 +10,7 @@
 //! ([`local`]) or by one of its own ([`isolation`]).
 
 mod audit_key;
+pub mod bare;
 mod capacity;
 mod certificate;
 mod config;

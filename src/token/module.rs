@@ -92,7 +92,7 @@ pub(super) trait HoldsSession: Send + Sync {
 /// A login. It belongs to the process, not to a session, and ends with the last session: the anchor
 /// keeps it.
 pub(super) struct Connection {
-    slot: Slot,
+    pub slot: Slot,
     /// That this application may have.
     most_sessions: Option<u64>,
     /// `Session` is not Sync. Nothing is done with this one; it is asked whether the login still holds.
@@ -318,7 +318,11 @@ fn initialize(context: &Pkcs11, path: &Path) -> Result<(), Error> {
 
 /// Finds the token and logs in, exactly once. The PIN is asked for when the token is there, and not
 /// kept.
-fn connect(context: &Pkcs11, uri: &TokenUri, pins: &dyn GivesPin) -> Result<(Connection, TokenIdentity), Error> {
+pub(super) fn connect(
+    context: &Pkcs11,
+    uri: &TokenUri,
+    pins: &dyn GivesPin,
+) -> Result<(Connection, TokenIdentity), Error> {
     let (slot, info) = find_token(context, uri)?;
     refuse_risky_pin(&info)?;
     let identity = TokenIdentity::of(&info);
@@ -416,6 +420,15 @@ pub(super) fn pin_problem(info: &TokenInfo) -> Option<PinProblem> {
     .find_map(|(holds, problem)| holds.then_some(problem))
 }
 
+/// Templates of a key pair that ends with its session.
+pub(super) fn session_pair(algorithm: Algorithm) -> [Vec<Attribute>; 2] {
+    let id = Attribute::Id(b"verification-signer probe".to_vec());
+    [
+        vec![Attribute::Token(false), Attribute::EcParams(mechanism::ec_params(algorithm)), id.clone()],
+        vec![Attribute::Token(false), Attribute::Private(true), Attribute::Sign(true), id],
+    ]
+}
+
 /// Which of our algorithms the token really does. The mechanism list does not name curves, so each
 /// is tried once with a session key, which leaves nothing on the token.
 fn offered_algorithms(context: &Pkcs11, slot: Slot, session: &Session) -> Result<Vec<Algorithm>, Error> {
@@ -424,9 +437,7 @@ fn offered_algorithms(context: &Pkcs11, slot: Slot, session: &Session) -> Result
         if !mechanisms.contains(&mechanism::allowed(*algorithm)) {
             return false;
         }
-        let id = Attribute::Id(b"verification-signer probe".to_vec());
-        let public = [Attribute::Token(false), Attribute::EcParams(mechanism::ec_params(*algorithm)), id.clone()];
-        let private = [Attribute::Token(false), Attribute::Private(true), Attribute::Sign(true), id];
+        let [public, private] = session_pair(*algorithm);
         match session.generate_key_pair(&mechanism::generation(*algorithm), &public, &private) {
             Ok((public, private)) => {
                 // Session objects end with the session anyway.

@@ -6,7 +6,7 @@ use super::failure::Failure;
 
 /// The consent to what cannot be undone.
 #[derive(Debug, clap::Args)]
-pub(super) struct Consent {
+pub(in crate::cli) struct Consent {
     /// Do not ask. Needed where no terminal is.
     #[arg(long)]
     yes: bool,

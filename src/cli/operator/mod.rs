@@ -22,6 +22,7 @@ mod wire;
 use clap::Subcommand;
 
 pub(super) use self::{
+    ask::Consent,
     audit::{Rotate as AuditRotate, Search as AuditSearch},
     session::PACKAGED_SOCKET,
 };
@@ -88,6 +89,11 @@ pub(super) fn run(command: &Command) -> Result<ExitCode, ExitCode> {
         Command::Approvals(command) => talk(command.connection(), |session| approvals::run(command, session)),
         Command::Maintenance(command) => talk(command.connection(), |session| maintenance::run(command, session)),
     }
+}
+
+/// Asks whoever types a command that is not carried out by the appliance.
+pub(super) fn ask(consent: &Consent, command: &'static str, about: &str) -> Result<(), ExitCode> {
+    consent.obtain(command, about).map_err(|failure| failure.report(None))
 }
 
 /// `audit search`, beside the commands that read the trail's files themselves.
