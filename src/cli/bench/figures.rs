@@ -42,6 +42,11 @@ impl Figures {
     }
 }
 
+/// The best of these rates.
+pub(super) fn best_rate(all: &[Figures]) -> f64 {
+    all.iter().map(|figures| figures.per_second).fold(0.0, f64::max)
+}
+
 /// CPU of a process and of its children: utime and stime of proc(5), in ticks of 10 ms.
 pub(super) fn cpu(pid: u32) -> Duration {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();

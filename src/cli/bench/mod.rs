@@ -15,7 +15,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
-    figures::{Figures, cpu},
+    figures::{Figures, best_rate, cpu},
     load::{Job, Load},
     place::Place,
     report::Report,
@@ -34,6 +34,9 @@ use crate::{
 /// Workers of the bare token, and connections of clients.
 const WORKERS: [usize; 4] = [1, 2, 4, 8];
 const CLIENTS: [usize; 5] = [1, 4, 16, 32, 64];
+
+/// Measurements in all: the bare token, the layers, everything.
+const STEPS: u64 = (WORKERS.len() + 3 + CLIENTS.len()) as u64;
 
 /// Clients of the layers: enough to keep a token busy.
 const USUAL: usize = 16;
@@ -80,10 +83,11 @@ enum Failure {
 pub(super) fn run(options: &Options) -> Result<ExitCode, ExitCode> {
     let config = Config::load(&options.file.config).map_err(|error| refused(&error, ExitCode::Config))?;
     let about = format!(
-        "This loads the token {} to its limit for about {} seconds. It makes a signing key and an audit key of its own there, and \
-         destroys them at the end. Best while nothing else uses the token.",
+        "This loads the token {} to its limit for about {} seconds. It makes a signing key and an audit key there as {}, \
+         and destroys every key of that name before and after. Best while nothing else uses the token.",
         config.token.uri,
-        options.seconds * (WORKERS.len() + CLIENTS.len() + 3) as u64
+        options.seconds * STEPS,
+        place::signer(&config.signer.id).map_err(|failure| refused(&failure, ExitCode::Config))?
     );
     operator::ask(&options.consent, "bench", &about)?;
     let source = config.token.pin_source().map_err(|error| refused(&error, ExitCode::Config))?;
@@ -105,7 +109,7 @@ fn measure(options: &Options, config: &Config, pins: &PinDesk) -> Result<Report,
     let time = Duration::from_secs(options.seconds);
     let progress = progress();
     let (identity, bare) = bare(config, pins, time, &progress)?;
-    let best = bare.iter().map(|figures| figures.per_second).fold(0.0, f64::max);
+    let best = best_rate(&bare);
     let file = &options.file.config;
     let text = fs::read_to_string(file).map_err(|source| Failure::Place { path: file.clone(), source })?;
     let place = Place::make(config, options.place.as_deref(), identity.serial.clone())?;
@@ -167,9 +171,8 @@ fn service(
 }
 
 fn progress() -> ProgressBar {
-    let steps = (WORKERS.len() + CLIENTS.len() + 3) as u64;
     let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}").expect("the template is a constant");
-    let bar = ProgressBar::new(steps).with_style(style);
+    let bar = ProgressBar::new(STEPS).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
 }

@@ -18,6 +18,15 @@ use crate::{
     token::{self, PinDesk, Token},
 };
 
+/// What its names on the token end with. Whatever has such a name is destroyed, so no appliance has it.
+const SUFFIX: &str = "-throwaway-bench";
+
+/// The name that the measured appliance has instead of `id`.
+pub(super) fn signer(id: &SignerId) -> Result<SignerId, Failure> {
+    let name: String = id.as_str().chars().take(63 - SUFFIX.len()).collect();
+    SignerId::parse(&format!("{name}{SUFFIX}")).map_err(|_| Failure::Name)
+}
+
 /// Where its files are, beside those of the appliance: on the same disk. Removed at the end.
 pub(super) struct Place {
     directory: PathBuf,
@@ -34,9 +43,7 @@ impl Place {
         for name in ["audit", "state"] {
             crate::durable::private_directory(&directory.join(name)).map_err(cannot)?;
         }
-        let mut name = config.signer.id.to_string();
-        name.truncate(57);
-        let signer = SignerId::parse(&format!("{name}-bench")).map_err(|_| Failure::Name)?;
+        let signer = signer(&config.signer.id)?;
         Ok(Self { directory, signer, token_serial })
     }
 

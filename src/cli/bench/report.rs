@@ -7,7 +7,10 @@ use plotters::prelude::{
 };
 use serde::Serialize;
 
-use super::{Failure, figures::Figures};
+use super::{
+    Failure,
+    figures::{Figures, best_rate},
+};
 
 /// Everything that was measured in one run.
 #[derive(Debug, Serialize)]
@@ -21,7 +24,7 @@ pub(super) struct Report {
 
 impl Report {
     pub fn new(token: String, bare: Vec<Figures>, service: Vec<Figures>) -> Self {
-        let best = bare.iter().map(|figures| figures.per_second).fold(0.0, f64::max);
+        let best = best_rate(&bare);
         let enough = |figures: &&Figures| figures.per_second >= 0.95 * best;
         let workers = bare.iter().find(enough).map_or(1, |figures| figures.at_once);
         Self { token, bare, service, workers }
