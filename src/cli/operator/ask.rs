@@ -2,7 +2,12 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use super::failure::Failure;
+use serde_json::Value;
+
+use super::{
+    failure::Failure,
+    session::{Answer, Connection, Session},
+};
 
 /// The consent to what cannot be undone.
 #[derive(Debug, clap::Args)]
@@ -49,8 +54,26 @@ impl By {
 
 /// Who acts without the approvals that [approvals] asks for.
 #[derive(Debug, clap::Args)]
-pub(super) struct Alone {
+struct Alone {
     /// Act without the approvals that are asked for. The reason is on record, and an alarm goes off.
     #[arg(long, value_name = "REASON")]
-    pub(super) break_glass: Option<String>,
+    break_glass: Option<String>,
+}
+
+/// What every change of the keys takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Change {
+    #[command(flatten)]
+    pub(super) by: By,
+    #[command(flatten)]
+    alone: Alone,
+    #[command(flatten)]
+    pub(super) connection: Connection,
+}
+
+impl Change {
+    /// Asks for it.
+    pub(super) fn post(&self, session: &Session, path: &str, body: &Value) -> Result<Answer, Failure> {
+        session.post_as(path, body, self.alone.break_glass.as_deref())
+    }
 }

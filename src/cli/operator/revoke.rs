@@ -4,10 +4,10 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ask::{Alone, By, Consent},
+    ask::{Change, Consent},
     failure::Failure,
     paint::{Tone, facts},
-    session::{Connection, Session},
+    session::Session,
     value::{items, text, truth},
 };
 use crate::{key::RevocationReason, timestamp::Timestamp};
@@ -27,11 +27,7 @@ pub(in crate::cli) struct Revoke {
     #[command(flatten)]
     consent: Consent,
     #[command(flatten)]
-    by: By,
-    #[command(flatten)]
-    alone: Alone,
-    #[command(flatten)]
-    pub(super) connection: Connection,
+    pub(super) change: Change,
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,11 +45,7 @@ pub(in crate::cli) struct Emergency {
     #[command(flatten)]
     consent: Consent,
     #[command(flatten)]
-    by: By,
-    #[command(flatten)]
-    alone: Alone,
-    #[command(flatten)]
-    pub(super) connection: Connection,
+    pub(super) change: Change,
 }
 
 pub(super) fn revoke(options: &Revoke, session: &Session) -> Result<(), Failure> {
@@ -73,10 +65,10 @@ pub(super) fn revoke(options: &Revoke, session: &Session) -> Result<(), Failure>
     options.consent.obtain("revoke", &about)?;
     let mut body = Map::new();
     body.insert("reason".into(), json!(options.reason));
-    body.insert("initiated_by".into(), json!(options.by.name()));
+    body.insert("initiated_by".into(), json!(options.change.by.name()));
     options.compromised_at.map(|at| body.insert("compromised_at".into(), json!(at)));
     let path = format!("/api/v1/keys/{}/revoke", options.key_id);
-    let answer = session.post_as(&path, &body.into(), options.alone.break_glass.as_deref())?;
+    let answer = options.change.post(session, &path, &body.into())?;
     session.show(&answer, |revoked| {
         let newly = if truth(revoked, "/newly_revoked") { "" } else { ", as it was before" };
         facts(&[
@@ -97,12 +89,11 @@ pub(super) fn emergency(options: &Emergency, session: &Session) -> Result<(), Fa
     options.consent.obtain("emergency", &about)?;
     let mut body = Map::new();
     body.insert("reason".into(), json!(options.reason));
-    body.insert("initiated_by".into(), json!(options.by.name()));
+    body.insert("initiated_by".into(), json!(options.change.by.name()));
     options.key_id.as_ref().map(|id| body.insert("key_id".into(), json!(id)));
     options.compromised_at.map(|at| body.insert("compromised_at".into(), json!(at)));
     options.notes.as_ref().map(|notes| body.insert("notes".into(), json!(notes)));
-    let break_glass = options.alone.break_glass.as_deref();
-    let answer = session.post_as("/api/v1/keys/emergency", &body.into(), break_glass)?;
+    let answer = options.change.post(session, "/api/v1/keys/emergency", &body.into())?;
     session.show(&answer, |ended| {
         facts(&[
             ("revoked", Tone::Bad.paint(text(ended, "/revoked_key/key_id"))),

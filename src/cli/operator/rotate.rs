@@ -5,10 +5,10 @@ use comfy_table::Cell;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ask::{Alone, By},
+    ask::Change,
     failure::Failure,
     paint::{Tone, facts, table, word},
-    session::{Connection, Session},
+    session::Session,
     value::{items, minute, relative, text, time, truth},
 };
 use crate::{clock::Clock, exit_code::ExitCode, key::Algorithm};
@@ -34,11 +34,7 @@ pub(in crate::cli) struct Rotate {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    by: By,
-    #[command(flatten)]
-    alone: Alone,
-    #[command(flatten)]
-    pub(super) connection: Connection,
+    pub(super) change: Change,
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,11 +45,7 @@ pub(in crate::cli) struct Complete {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    by: By,
-    #[command(flatten)]
-    alone: Alone,
-    #[command(flatten)]
-    pub(super) connection: Connection,
+    pub(super) change: Change,
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,11 +53,7 @@ pub(in crate::cli) struct Cancel {
     /// The rotation [default: the one that is in progress]
     rotation_id: Option<String>,
     #[command(flatten)]
-    by: By,
-    #[command(flatten)]
-    alone: Alone,
-    #[command(flatten)]
-    pub(super) connection: Connection,
+    pub(super) change: Change,
 }
 
 impl Rotate {
@@ -73,7 +61,7 @@ impl Rotate {
         let mut body = Map::new();
         let mut put = |name: &str, value: Value| body.insert(name.into(), value);
         put("reason", json!(self.reason));
-        put("initiated_by", json!(self.by.name()));
+        put("initiated_by", json!(self.change.by.name()));
         self.notes.as_ref().map(|notes| put("notes", json!(notes)));
         self.emergency.then(|| put("emergency", json!(true)));
         self.overlap.map(|overlap| put("overlap_seconds", json!(overlap.as_secs())));
@@ -84,7 +72,7 @@ impl Rotate {
 }
 
 pub(super) fn rotate(options: &Rotate, session: &Session) -> Result<(), Failure> {
-    let answer = session.post_as("/api/v1/keys/rotate", &options.body(), options.alone.break_glass.as_deref())?;
+    let answer = options.change.post(session, "/api/v1/keys/rotate", &options.body())?;
     if !options.dry_run {
         session.show(&answer, rotated);
         return Ok(());
@@ -135,18 +123,18 @@ fn named(given: Option<&String>, session: &Session) -> Result<String, Failure> {
 
 pub(super) fn complete(options: &Complete, session: &Session) -> Result<(), Failure> {
     let id = named(options.rotation_id.as_ref(), session)?;
-    let body = json!({ "force": options.force, "initiated_by": options.by.name() });
+    let body = json!({ "force": options.force, "initiated_by": options.change.by.name() });
     let path = format!("/api/v1/rotations/{id}/complete");
-    let answer = session.post_as(&path, &body, options.alone.break_glass.as_deref())?;
+    let answer = options.change.post(session, &path, &body)?;
     session.show(&answer, ended);
     Ok(())
 }
 
 pub(super) fn cancel(options: &Cancel, session: &Session) -> Result<(), Failure> {
     let id = named(options.rotation_id.as_ref(), session)?;
-    let body = json!({ "initiated_by": options.by.name() });
+    let body = json!({ "initiated_by": options.change.by.name() });
     let path = format!("/api/v1/rotations/{id}/cancel");
-    let answer = session.post_as(&path, &body, options.alone.break_glass.as_deref())?;
+    let answer = options.change.post(session, &path, &body)?;
     session.show(&answer, ended);
     Ok(())
 }
