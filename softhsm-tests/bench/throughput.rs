@@ -1,7 +1,7 @@
 //! Attestations a second and CPU an attestation, as ratios to the bare `C_Sign` loop of the same
 //! run on the same token. Server and load share the machine.
 //!
-//! `make bench`; seconds a measurement: `BENCH_SECONDS` (default 5). With `BENCH_ISOLATION=1` instead: what
+//! `make bench`; seconds a measurement: `BENCH_SECONDS` (default 5); one of them alone: `BENCH_ONLY` (its name). With `BENCH_ISOLATION=1` instead: what
 //! it costs that the module is in a process of its own.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
@@ -13,14 +13,9 @@ mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
     path::Path,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -31,11 +26,16 @@ use cryptoki::{
     object::{Attribute, KeyType, ObjectClass},
     session::UserType,
 };
+use parking_lot::Mutex;
 use serde_json::json;
 use support::{
     appliance::{Appliance, attestation_request},
     redis::RedisServer,
     softhsm::{MODULE, PIN, SoftHsm},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
 
 fn seconds() -> Duration {
@@ -72,6 +72,9 @@ fn main() {
         ("not verified", &info, false, &[16]),
         ("not verified, nonces in Redis", &in_redis, false, &[16, 64]),
     ] {
+        if std::env::var("BENCH_ONLY").is_ok_and(|only| only != name) {
+            continue;
+        }
         let config = token.config(home.path(), settings);
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, text.replace("[token]", &format!("[token]\nverify_signatures = {verify}"))).unwrap();
@@ -191,78 +194,68 @@ fn bare(threads: usize) {
 }
 
 fn load(appliance: &Appliance, connections: usize) -> Figures {
-    // Nonces are fetched before the measurement; twice as many as the bare token could sign.
+    // Nonces are fetched before the measurement; more than could be signed.
     let wanted = usize::try_from(seconds().as_secs()).unwrap() * 30_000;
-    let mut bodies = Vec::with_capacity(wanted);
-    while bodies.len() < wanted {
+    let mut requests = Vec::with_capacity(wanted);
+    while requests.len() < wanted {
         let batch = json!({ "attestation_type": "email_verification", "count": 1000 });
         for nonce in appliance.post("/api/v1/nonces/batch", &batch).ok().as_array().unwrap() {
-            bodies.push(serde_json::to_vec(&attestation_request(nonce["nonce"].as_str().unwrap())).unwrap());
+            let body = serde_json::to_vec(&attestation_request(nonce["nonce"].as_str().unwrap())).unwrap();
+            requests.push(request("/api/v1/attestations", &body));
         }
     }
-    let (bodies, next, stop) = (Arc::new(bodies), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let address = appliance.api.strip_prefix("http://").unwrap().to_owned();
-    let begun = Instant::now();
-    let before = cpu_of(appliance);
-    let clients: Vec<_> = (0..connections)
-        .map(|_| {
-            let (bodies, next, stop, address) =
-                (Arc::clone(&bodies), Arc::clone(&next), Arc::clone(&stop), address.clone());
-            thread::spawn(move || {
-                let mut connection = Connection::open(&address);
-                let mut latencies = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                    let call = Instant::now();
-                    assert_eq!(connection.post("/api/v1/attestations", body), 200);
-                    latencies.push(call.elapsed().as_secs_f64());
-                }
-                latencies
-            })
-        })
-        .collect();
-    thread::sleep(seconds());
-    stop.store(true, Ordering::Relaxed);
-    let latencies: Vec<f64> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    let (begun, before) = (Instant::now(), cpu_of(appliance));
+    let load = Arc::new(Load { requests: Mutex::new(requests), latencies: Mutex::default(), until: begun + seconds() });
+    // All in one thread: threads of their own would take from the appliance what they cost to wake.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let clients: Vec<_> =
+            (0..connections).map(|_| tokio::spawn(client(Arc::clone(&load), address.clone()))).collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+    });
+    let latencies = std::mem::take(&mut *load.latencies.lock());
     figures(latencies, begun.elapsed(), cpu_of(appliance).saturating_sub(before))
 }
 
-/// A keep-alive connection that costs the load side as little as possible.
-struct Connection {
-    stream: BufReader<TcpStream>,
+/// What all connections share.
+struct Load {
+    requests: Mutex<Vec<Vec<u8>>>,
+    latencies: Mutex<Vec<f64>>,
+    until: Instant,
 }
 
-impl Connection {
-    fn open(address: &str) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream: BufReader::new(stream) }
-    }
+fn request(path: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
 
-    /// Sends a request and reads the response to its end; returns the status.
-    fn post(&mut self, path: &str, body: &[u8]) -> u16 {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        let request = [head.as_bytes(), body].concat();
-        self.stream.get_mut().write_all(&request).unwrap();
-        let (mut status, mut length, mut line) = (0, 0, String::new());
-        loop {
-            line.clear();
-            self.stream.read_line(&mut line).unwrap();
-            let line = line.trim_end();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(rest) = line.strip_prefix("HTTP/1.1 ") {
-                status = rest[..3].parse().unwrap();
-            } else if let Some(value) = line.strip_prefix("content-length: ") {
-                length = value.parse().unwrap();
-            }
+/// One connection: a request after another until the time is over.
+async fn client(load: Arc<Load>, address: String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut answer = Vec::with_capacity(8 << 10);
+    while Instant::now() < load.until {
+        let Some(request) = load.requests.lock().pop() else { break };
+        let call = Instant::now();
+        stream.write_all(&request).await.unwrap();
+        answer.clear();
+        while !is_whole(&answer) {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "the connection was closed");
         }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).unwrap();
-        status
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        load.latencies.lock().push(call.elapsed().as_secs_f64());
     }
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let head = std::str::from_utf8(&answer[..end]).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    answer.len() >= end + 4 + length.unwrap()
 }
