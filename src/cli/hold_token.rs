@@ -10,7 +10,7 @@ pub(super) fn run() -> Result<ExitCode, ExitCode> {
         // They are meant for the appliance: it still needs the token when all of a control group are
         // told to end, and `kill -USR1 $(pidof verification-signer)` tells this process as well.
         let _unheeded = Signals::take().map_err(|error| refused(&error, ExitCode::Unavailable))?;
-        child::run().await.map(|()| ExitCode::Success).map_err(|error| {
+        child::run().map(|()| ExitCode::Success).map_err(|error| {
             refused(&format!("this is started by `serve`, and by nobody else: {error}"), ExitCode::Usage)
         })
     })

@@ -14,7 +14,7 @@ use std::{
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
-use super::{module::Module, session::TokenSession};
+use super::{Error, module::Module, session::TokenSession};
 
 /// What a lane's queue holds.
 pub(super) enum Job {
@@ -26,8 +26,11 @@ pub(super) enum Job {
 /// A call, and when nobody waits for it any more.
 pub(super) struct Call {
     pub latest: Instant,
-    pub run: Box<dyn FnOnce(&mut TokenSession) + Send>,
+    pub run: Run,
 }
+
+/// Makes a call, or hears why it is not made.
+pub(super) type Run = Box<dyn FnOnce(Result<&mut TokenSession, Error>) + Send>;
 
 /// Whether the place of a worker is filled as soon as its call takes suspiciously long, or only when the
 /// call is given up, because its calls must not run beside each other.
@@ -126,7 +129,7 @@ impl Crew {
         while let Ok(Job::Call(call)) = self.waiting.recv() {
             place.0.lock().call = Some(Running { since: Instant::now(), latest: call.latest, is_given_up: false });
             self.wake_watcher();
-            (call.run)(&mut session);
+            (call.run)(Ok(&mut session));
             if self.has_ended(place) {
                 break;
             }

@@ -7,14 +7,22 @@ use std::{
 };
 
 use crossbeam_channel::{Sender, TrySendError};
-use tokio::sync::oneshot;
 
 use super::{
     Error,
     crew::{Call, Calls, Crew, Job},
     module::Module,
     session::TokenSession,
+    verb::Answer,
 };
+
+/// Who waits for an answer. It is given by the thread that made the call.
+pub(super) trait Asker: Send + 'static {
+    /// Whether anybody does still.
+    fn waits(&self) -> bool;
+
+    fn answer(self, answer: Result<Answer, Error>);
+}
 
 /// A queue and the threads that work it off.
 pub(super) struct Lane {
@@ -36,28 +44,24 @@ impl Lane {
         Ok(Self { jobs, crew })
     }
 
-    /// Runs `call` on a worker. The answer comes within `deadline` or is [`Error::Deadline`]; a call
-    /// that is still in the queue by then is not made any more.
-    pub async fn call<T: Send + 'static>(
+    /// Has a worker make `call` and answer `asker`. A call whose `deadline` passes in the queue, or that
+    /// nobody waits for any more, is neither made nor answered.
+    pub fn call<T: Into<Answer>>(
         &self,
         deadline: Duration,
+        asker: impl Asker,
         call: impl FnOnce(&mut TokenSession) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (done, answer) = oneshot::channel();
+    ) {
         let latest = Instant::now() + deadline;
-        let run = Box::new(move |session: &mut TokenSession| {
-            if Instant::now() < latest && !done.is_closed() {
-                // A caller that has gone meanwhile needs no answer.
-                let _ = done.send(call(session));
-            }
+        let run = Box::new(move |session: Result<&mut TokenSession, Error>| match session {
+            Ok(session) if Instant::now() < latest && asker.waits() => asker.answer(call(session).map(Into::into)),
+            Ok(_) => {}
+            Err(refusal) => asker.answer(Err(refusal)),
         });
-        self.jobs.try_send(Job::Call(Call { latest, run })).map_err(|error| match error {
-            TrySendError::Full(_) | TrySendError::Disconnected(_) => Error::Busy,
-        })?;
-        match tokio::time::timeout(deadline, answer).await {
-            Ok(Ok(result)) => result,
-            // The worker dropped the call unmade because its time had passed.
-            Ok(Err(_)) | Err(_) => Err(Error::Deadline(deadline)),
+        if let Err(TrySendError::Full(Job::Call(call)) | TrySendError::Disconnected(Job::Call(call))) =
+            self.jobs.try_send(Job::Call(Call { latest, run }))
+        {
+            (call.run)(Err(Error::Busy));
         }
     }
 

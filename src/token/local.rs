@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use cryptoki::session::Session;
+use tokio::sync::oneshot;
 
 use super::{
     Config, Error, KeyRef, OptionalAttribute, audit_key, certificate,
     crew::Calls,
     generate,
-    lane::Lane,
+    lane::{Asker, Lane},
     module::Module,
     pin::GivesPin,
     session::TokenSession,
@@ -54,65 +55,78 @@ impl Local {
         })
     }
 
-    /// Does what is asked, on the lane for it.
+    /// Does what is asked. The answer comes within the deadline or is [`Error::Deadline`].
     pub async fn perform(&self, request: Request) -> Result<Answer, Error> {
+        let deadline = request.deadline(self.deadline);
+        let (asker, answer) = oneshot::channel();
+        self.begin(request, asker);
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The worker dropped the call unmade because its time had passed.
+            Ok(Err(_)) | Err(_) => Err(Error::Deadline(deadline)),
+        }
+    }
+
+    /// Has it done on the lane for it, and `asker` answered.
+    pub fn begin(&self, request: Request, asker: impl Asker) {
         let deadline = request.deadline(self.deadline);
         match request {
             Request::Sign { object_id, algorithm, input } => {
-                on(&self.signing, deadline, move |session| session.sign(&object_id, algorithm, &input)).await
+                self.signing.call(deadline, asker, move |session| session.sign(&object_id, algorithm, &input));
             }
             Request::SignTreeHead { object_id, algorithm, input } => {
-                on(&self.asking, deadline, move |session| session.sign(&object_id, algorithm, &input)).await
+                self.asking.call(deadline, asker, move |session| session.sign(&object_id, algorithm, &input));
             }
             Request::Generate(request) => {
                 let module = Arc::clone(&self.module);
-                on(&self.lifecycle, deadline, move |session| generate::generate(session, &module, &request)).await
+                self.lifecycle.call(deadline, asker, move |session| generate::generate(session, &module, &request));
             }
             Request::KeyAttributes { object_id } => {
-                on(&self.asking, deadline, move |session| session.key_attributes(&object_id)).await
+                self.asking.call(deadline, asker, move |session| session.key_attributes(&object_id));
             }
             Request::Pkcs10 { key, common_name } => {
-                on(&self.lifecycle, deadline, move |session| certificate_request(session, &key, &common_name)).await
+                self.lifecycle.call(deadline, asker, move |session| certificate_request(session, &key, &common_name));
             }
             Request::StoreChain { object_id, label, at, chain } => {
-                on(&self.lifecycle, deadline, move |session| session.store_chain(&object_id, &label, at, &chain)).await
+                self.lifecycle
+                    .call(deadline, asker, move |session| session.store_chain(&object_id, &label, at, &chain));
             }
             Request::Certificates { object_id } => {
-                on(&self.asking, deadline, move |session| session.certificates(&object_id)).await
+                self.asking.call(deadline, asker, move |session| session.certificates(&object_id));
             }
             Request::KeyObjects { prefix } => {
-                on(&self.asking, deadline, move |session| session.key_objects(&prefix)).await
+                self.asking.call(deadline, asker, move |session| session.key_objects(&prefix));
             }
             Request::HeldKey { object_id, label, algorithm } => {
-                on(&self.asking, deadline, move |session| session.held_key(&object_id, &label, algorithm)).await
+                self.asking.call(deadline, asker, move |session| session.held_key(&object_id, &label, algorithm));
             }
             Request::DestroyPrivateKey { object_id } => {
-                on(&self.lifecycle, deadline, move |session| session.destroy_private_key(&object_id)).await
+                self.lifecycle.call(deadline, asker, move |session| session.destroy_private_key(&object_id));
             }
             Request::DestroyLeftovers { object_id, prefix } => {
-                on(&self.lifecycle, deadline, move |session| session.destroy_leftovers(&object_id, &prefix)).await
+                self.lifecycle.call(deadline, asker, move |session| session.destroy_leftovers(&object_id, &prefix));
             }
             Request::UnusedObjectId => {
-                on(&self.lifecycle, deadline, |session| session.exclusively(generate::unused_id)).await
+                self.lifecycle.call(deadline, asker, |session| session.exclusively(generate::unused_id));
             }
             Request::DestroyDataObject { label } => {
-                on(&self.ledger, deadline, move |session| session.destroy_data_object(&label)).await
+                self.ledger.call(deadline, asker, move |session| session.destroy_data_object(&label));
             }
-            Request::DataObjects => on(&self.reading, deadline, TokenSession::data_objects).await,
+            Request::DataObjects => self.reading.call(deadline, asker, TokenSession::data_objects),
             Request::CreateDataObject(record) => {
                 let modifiable = self.module.omits(OptionalAttribute::Modifiable);
-                on(&self.ledger, deadline, move |session| session.create_data_object(&record, modifiable)).await
+                self.ledger.call(deadline, asker, move |session| session.create_data_object(&record, modifiable));
             }
             Request::AuditKeys { prefix } => {
                 let find = move |session: &Session| audit_key::find(session, &prefix);
-                on(&self.asking, deadline, move |session| session.exclusively(find)).await
+                self.asking.call(deadline, asker, move |session| session.exclusively(find));
             }
             Request::GenerateAuditKey { prefix } => {
                 let module = Arc::clone(&self.module);
                 let make = move |session: &Session| audit_key::make(session, &module, &prefix);
-                on(&self.lifecycle, deadline, move |session| session.exclusively(make)).await
+                self.lifecycle.call(deadline, asker, move |session| session.exclusively(make));
             }
-            Request::Ping => on(&self.asking, deadline, TokenSession::check_presence).await,
+            Request::Ping => self.asking.call(deadline, asker, TokenSession::check_presence),
         }
     }
 
@@ -131,13 +145,15 @@ impl Local {
     }
 }
 
-/// Has it done on a lane.
-async fn on<T: Into<Answer> + Send + 'static>(
-    lane: &Lane,
-    deadline: Duration,
-    call: impl FnOnce(&mut TokenSession) -> Result<T, Error> + Send + 'static,
-) -> Result<Answer, Error> {
-    lane.call(deadline, call).await.map(Into::into)
+impl Asker for oneshot::Sender<Result<Answer, Error>> {
+    fn waits(&self) -> bool {
+        !self.is_closed()
+    }
+
+    fn answer(self, answer: Result<Answer, Error>) {
+        // It may have given up just now.
+        let _ = self.send(answer);
+    }
 }
 
 /// A PKCS#10 certificate request (RFC 2986), signed by the key.

@@ -1,30 +1,30 @@
 //! The process that holds the module: it does what it is asked, and ends when it is told to, when its
 //! parent is gone, or when calls into the module hang.
 
-use std::{convert::Infallible, io, sync::Arc, thread, time::Duration};
+use std::{
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::Mutex;
 use rustix::process::Signal;
 use secrecy::SecretString;
-use tokio::{
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    sync::{Notify, oneshot},
-};
-use zeroize::Zeroizing;
+use tokio::runtime::Handle;
 
 use super::{
     super::{
         Config, Error, TokenIdentity,
+        lane::Asker,
         local::Local,
         pin::{GivesPin, RefusedPin},
-        verb::Request,
+        verb::{Answer, Request},
     },
+    outbox::Outbox,
     sandbox,
-    wire::{FromChild, Inbox, Opened, Opening, Pin, ToChild, put},
+    wire::{FromChild, Inbox, Opened, Opening, Pin, ToChild},
 };
 use crate::telemetry;
 
@@ -32,104 +32,96 @@ use crate::telemetry;
 const PIN_TIME: Duration = Duration::from_secs(10);
 
 /// Runs until it is told to end. The process may have no other threads yet.
-pub async fn run() -> io::Result<()> {
+pub fn run() -> io::Result<()> {
     let socket = sandbox::enter()?;
-    socket.set_nonblocking(true)?;
-    let (from_parent, to_parent) = UnixStream::from_std(socket)?.into_split();
     let (give_pin, pins) = crossbeam_channel::bounded(1);
-    let child = Child { outbox: Arc::new(Outbox::default()), give_pin, pins };
-    tokio::select! {
-        ended = child.listen(from_parent) => ended.map(|closed| match closed {}),
-        ended = child.outbox.send_all(to_parent) => ended,
-    }
+    let outbox = Arc::new(Outbox::new(socket.try_clone()?));
+    Child { socket, outbox, give_pin, pins, local: Arc::default() }.listen()
 }
 
 struct Child {
+    socket: UnixStream,
     outbox: Arc<Outbox>,
     give_pin: Sender<Result<SecretString, Error>>,
     pins: Receiver<Result<SecretString, Error>>,
+    /// The token, once it is open.
+    local: Arc<OnceLock<Local>>,
 }
 
 impl Child {
-    /// Reads what the parent asks, and has it done.
-    async fn listen(&self, parent: OwnedReadHalf) -> io::Result<Infallible> {
-        let (mut inbox, mut local) = (Inbox::new(), None);
-        let mut opening = None;
+    /// Reads what the parent asks, and has it done. Nothing here waits for the module.
+    fn listen(&self) -> io::Result<()> {
+        let mut inbox = Inbox::new();
         loop {
-            tokio::select! {
-                readable = parent.readable() => {
-                    readable?;
-                    match parent.try_read(inbox.room()) {
-                        Ok(0) => end_at_once("the process that asks has ended"),
-                        Ok(count) => inbox.received(count),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                        Err(error) => return Err(error),
-                    }
-                    while let Some(message) = inbox.next().map_err(io::Error::other)? {
-                        match message {
-                            ToChild::Open(order) => opening = Some(self.open(&order)),
-                            ToChild::Ask { id, request } => match &local {
-                                Some(local) => self.perform(id, request, local),
-                                None => return Err(io::Error::other("asked before the token was opened")),
-                            },
-                            // Nobody waits for it any more when this fails.
-                            ToChild::Pin(pin) => drop(self.give_pin.try_send(pin.map(|Pin(pin)| pin))),
-                            ToChild::Beat => self.outbox.put(&FromChild::Beat),
-                            ToChild::Close => self.close(local.take()),
-                        }
-                    }
+            match (&self.socket).read(inbox.room()) {
+                Ok(0) => end_at_once("the process that asks has ended"),
+                Ok(count) => inbox.received(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            while let Some(message) = inbox.next().map_err(io::Error::other)? {
+                match message {
+                    ToChild::Open(order) => self.open(&order),
+                    ToChild::Ask { id, request } => self.perform(id, request)?,
+                    // Nobody waits for it any more when this fails.
+                    ToChild::Pin(pin) => drop(self.give_pin.try_send(pin.map(|Pin(pin)| pin))),
+                    ToChild::Beat => self.outbox.send(&FromChild::Beat),
+                    ToChild::Close => self.close(),
                 }
-                opened = async { opening.as_mut().expect("checked").await }, if opening.is_some() => {
-                    opening = None;
-                    local = self.opened(opened.unwrap_or(Err(Error::Unanswered)));
-                }
-                () = until_stuck(local.as_deref()) => end_at_once("calls into the module hang"),
             }
         }
     }
 
     /// Opens the token in a thread, beside which the PIN can arrive.
-    fn open(&self, order: &Opening) -> oneshot::Receiver<Result<Local, Error>> {
+    fn open(&self, order: &Opening) {
         telemetry::start(order.log);
-        let (done, opened) = oneshot::channel();
         let pins = Arc::new(FromParent { outbox: Arc::clone(&self.outbox), pins: self.pins.clone() });
         // In the thread that starts all others: what it gives up, they never had.
         let (closed_in, has_objects) = (closed_in(order), order.has_objects);
+        let (place, outbox) = (Arc::clone(&self.local), Arc::clone(&self.outbox));
+        let runtime = Handle::current();
         thread::spawn(move || {
-            // The parent has gone when nobody waits for it.
-            let _ = done.send(closed_in.and_then(|config| open(&config, has_objects, pins)));
-        });
-        opened
-    }
-
-    fn opened(&self, opened: Result<Local, Error>) -> Option<Arc<Local>> {
-        let (local, told) = match opened {
-            Ok(local) => {
-                let (identity, algorithms) = (local.module.identity().clone(), local.module.algorithms().to_vec());
-                (Some(Arc::new(local)), Ok(Opened { identity, algorithms }))
-            }
-            Err(error) => (None, Err(error)),
-        };
-        self.outbox.put(&FromChild::Opened(told));
-        local
-    }
-
-    fn perform(&self, id: u64, request: Request, local: &Arc<Local>) {
-        let (local, outbox) = (Arc::clone(local), Arc::clone(&self.outbox));
-        tokio::spawn(async move {
-            let answer = local.perform(request).await;
-            outbox.put(&FromChild::Answer { id, answer });
+            let local = match closed_in.and_then(|config| open(&config, has_objects, pins)) {
+                Ok(local) => place.get_or_init(|| local),
+                Err(error) => return outbox.send(&FromChild::Opened(Err(error))),
+            };
+            let (identity, algorithms) = (local.module.identity().clone(), local.module.algorithms().to_vec());
+            // In this order: whoever hears it may ask.
+            outbox.send(&FromChild::Opened(Ok(Opened { identity, algorithms })));
+            runtime.block_on(local.module.hung().until_too_much());
+            end_at_once("calls into the module hang");
         });
     }
 
-    /// Finalizes the module beside whatever still goes on, says so, and ends.
-    fn close(&self, local: Option<Arc<Local>>) {
-        let outbox = Arc::clone(&self.outbox);
+    fn perform(&self, id: u64, request: Request) -> io::Result<()> {
+        let local = self.local.get().ok_or_else(|| io::Error::other("asked before the token was opened"))?;
+        local.begin(request, ToParent { id, outbox: Arc::clone(&self.outbox) });
+        Ok(())
+    }
+
+    /// Finalizes the module beside whatever still goes on, says so, and waits for the parent to end this.
+    fn close(&self) {
+        let (local, outbox) = (Arc::clone(&self.local), Arc::clone(&self.outbox));
         thread::spawn(move || {
-            let closed = local.map_or(Ok(()), |local| local.close());
-            outbox.put(&FromChild::Closed(closed));
-            outbox.end();
+            let closed = local.get().map_or(Ok(()), Local::close);
+            outbox.send(&FromChild::Closed(closed));
         });
+    }
+}
+
+/// Who waits on the other side. Whether anybody still does is known there.
+struct ToParent {
+    id: u64,
+    outbox: Arc<Outbox>,
+}
+
+impl Asker for ToParent {
+    fn waits(&self) -> bool {
+        true
+    }
+
+    fn answer(self, answer: Result<Answer, Error>) {
+        self.outbox.send(&FromChild::Answer { id: self.id, answer });
     }
 }
 
@@ -147,14 +139,6 @@ fn open(config: &Config, has_objects: bool, pins: Arc<FromParent>) -> Result<Loc
     Ok(local)
 }
 
-/// Waits until so many calls hang that only another process helps.
-async fn until_stuck(local: Option<&Local>) {
-    match local {
-        Some(local) => local.module.hung().until_too_much().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Ends without a word to the module: threads may hang in it, and would crash as its data is taken down.
 fn end_at_once(why: &str) {
     tracing::error!(
@@ -163,48 +147,6 @@ fn end_at_once(why: &str) {
     );
     // It does not return.
     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
-}
-
-/// What waits to be sent. One system call takes all of it.
-#[derive(Default)]
-struct Outbox {
-    waiting: Mutex<(Zeroizing<Vec<u8>>, bool)>,
-    filled: Notify,
-}
-
-impl Outbox {
-    fn put(&self, message: &FromChild) {
-        put(message, &mut self.waiting.lock().0);
-        self.filled.notify_one();
-    }
-
-    /// Nothing comes after what is waiting.
-    fn end(&self) {
-        self.waiting.lock().1 = true;
-        self.filled.notify_one();
-    }
-
-    async fn send_all(&self, parent: OwnedWriteHalf) -> io::Result<()> {
-        loop {
-            let (bytes, last) = {
-                let mut waiting = self.waiting.lock();
-                (std::mem::take(&mut *waiting.0), waiting.1)
-            };
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                parent.writable().await?;
-                match parent.try_write(rest) {
-                    Ok(count) => rest = &rest[count..],
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if last {
-                return Ok(());
-            }
-            self.filled.notified().await;
-        }
-    }
 }
 
 /// The parent, as the one who gives the PIN.
@@ -217,11 +159,11 @@ impl GivesPin for FromParent {
     fn pin(&self, token: &TokenIdentity) -> Result<SecretString, Error> {
         // One that came too late for whoever asked before.
         while self.pins.try_recv().is_ok() {}
-        self.outbox.put(&FromChild::PinWanted(token.clone()));
+        self.outbox.send(&FromChild::PinWanted(token.clone()));
         self.pins.recv_timeout(PIN_TIME).unwrap_or(Err(Error::PinSource("it did not come in time".into())))
     }
 
     fn refused(&self, refused: RefusedPin) {
-        self.outbox.put(&FromChild::PinRefused(refused));
+        self.outbox.send(&FromChild::PinRefused(refused));
     }
 }

@@ -12,6 +12,7 @@
 //! | [`line`] | the calls of one process, answered and not |
 //! | [`keeper`] | starts it, watches it, starts the next |
 //! | [`child`] | that process itself |
+//! | [`outbox`] | its answers |
 //! | [`sandbox`] | what it gives up first |
 //!
 //! **What it costs** a signature: a frame each way and the threads that wake for it. Under load one system
@@ -39,6 +40,7 @@
 pub mod child;
 mod keeper;
 mod line;
+mod outbox;
 mod process;
 mod remote;
 mod sandbox;
