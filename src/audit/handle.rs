@@ -16,7 +16,7 @@ use super::{
     saved::{self, Position},
     segment,
     space::Space,
-    writer::{Encoded, Job, Listeners, Pending, RotationPolicy, Writer, allowed},
+    writer::{Encoded, Job, Listeners, Notes, Pending, RotationPolicy, Writer, allowed},
 };
 use crate::{
     clock::Clock,
@@ -32,6 +32,7 @@ const QUEUE: usize = 8192;
 #[derive(Clone)]
 pub struct Audit {
     jobs: Sender<Job>,
+    notes: Arc<Notes>,
     condition: Arc<Condition>,
     directory: PathBuf,
 }
@@ -82,6 +83,7 @@ impl Audit {
         let condition = Arc::new(Condition::default());
         condition.set_size(found.position.tree.size());
         let (jobs, queue) = crossbeam_channel::bounded(QUEUE);
+        let notes = Arc::<Notes>::default();
         let (closings, wanted) = tokio::sync::mpsc::unbounded_channel();
         for closing in &found.closings {
             let _ = closings.send(closing.clone());
@@ -101,6 +103,7 @@ impl Audit {
             clock,
             metrics,
             condition: Arc::clone(&condition),
+            notes: Arc::clone(&notes),
             listeners: Listeners { closings, copies, index },
             wants_newline: false,
             lock: Arc::clone(&lock),
@@ -111,7 +114,7 @@ impl Audit {
         let base = saved::load_retired(&directory, keys).ok().flatten();
         let base = base.map(|(position, _)| position.tree).unwrap_or_default();
         let index = Index::start(lock, &directory, Arc::clone(&condition), wake, &position, base).map_err(unusable)?;
-        let audit = Self { jobs, condition, directory: config.directory.clone() };
+        let audit = Self { jobs, notes, condition, directory: config.directory.clone() };
         Ok(Opened { audit, closings: wanted, index, accepted })
     }
 
@@ -149,7 +152,17 @@ impl Audit {
             return Err(Error::Stopped(stop));
         }
         let more = more.iter().map(Encoded::from).collect();
-        self.submit(Job::Append(Pending { record: Encoded::from(event), more, done }))
+        let pending = Pending { record: Encoded::from(event), more, done };
+        if pending.done.is_some() {
+            return self.submit(Job::Append(pending));
+        }
+        if self.notes.put(pending, QUEUE)?
+            && let Err(TrySendError::Disconnected(_)) = self.jobs.try_send(Job::Noted)
+        {
+            return Err(Error::Stopped(Stop::Failed));
+        }
+        // A queue that is full wakes the writer as well.
+        Ok(())
     }
 
     /// Appends the records of what one signature covers; the receipt for all of them is what releases it.

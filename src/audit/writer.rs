@@ -10,6 +10,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use super::{
@@ -34,9 +35,14 @@ const BATCH: usize = 512;
 /// How often the disk is looked at when there is nothing to write.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long records that nobody waits for may wait for one that somebody does.
+const LINGER: Duration = Duration::from_millis(5);
+
 /// What the writer is asked to do.
 pub enum Job {
     Append(Pending),
+    /// There are [`Notes`].
+    Noted,
     Rotate {
         done: oneshot::Sender<Result<Option<PathBuf>, Error>>,
     },
@@ -49,6 +55,27 @@ pub enum Job {
         names: Vec<String>,
         done: oneshot::Sender<()>,
     },
+}
+
+/// Records that nobody waits for: they go out before the next that somebody does, by the same sync, and wake
+/// the writer once for many.
+#[derive(Default)]
+pub struct Notes(Mutex<Vec<Pending>>);
+
+impl Notes {
+    /// True when the writer is to be told: the others will find it awake.
+    pub fn put(&self, note: Pending, most: usize) -> Result<bool, Error> {
+        let mut notes = self.0.lock();
+        if notes.len() >= most {
+            return Err(Error::Busy);
+        }
+        notes.push(note);
+        Ok(notes.len() == 1)
+    }
+
+    fn take(&self) -> Vec<Pending> {
+        std::mem::take(&mut self.0.lock())
+    }
 }
 
 /// A record that waits to be written.
@@ -120,6 +147,7 @@ pub struct Writer {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub condition: Arc<Condition>,
+    pub notes: Arc<Notes>,
     pub listeners: Listeners,
     /// The last line was torn: the first write ends it.
     pub wants_newline: bool,
@@ -135,7 +163,7 @@ impl Writer {
             let first = match queue.recv_timeout(LOOK_EVERY) {
                 Ok(first) => Some(first),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.write(Vec::new()),
             };
             self.work(first, queue);
             if looked.elapsed() >= LOOK_EVERY {
@@ -149,8 +177,14 @@ impl Writer {
     fn work(&mut self, first: Option<Job>, queue: &Receiver<Job>) {
         let (mut batch, mut records) = (Vec::new(), 0);
         let mut next = first;
+        let latest = Instant::now() + LINGER;
         while let Some(job) = next.take() {
             match job {
+                Job::Noted if batch.is_empty() => {
+                    next = queue.recv_deadline(latest).ok();
+                    continue;
+                }
+                Job::Noted => {}
                 Job::Append(pending) => {
                     records += 1 + pending.more.len();
                     batch.push(pending);
@@ -176,8 +210,11 @@ impl Writer {
         self.write(batch);
     }
 
-    /// One write, one `fdatasync`, then everyone who waited learns the same answer.
-    fn write(&mut self, batch: Vec<Pending>) {
+    /// One write, one `fdatasync`, then everyone who waited learns the same answer. What was noted before the
+    /// first of them goes first.
+    fn write(&mut self, waited_for: Vec<Pending>) {
+        let mut batch = self.notes.take();
+        batch.extend(waited_for);
         let (now_allowed, refused): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|pending| allowed(self.condition.stop(), pending.record.kind));
         self.refuse(refused);
