@@ -184,6 +184,9 @@ fn calls_are_slow_and_wait_for_each_other() {
         assert!(four_at_once("C_Sign delay=100ms") < one * 3);
         assert!(four_at_once("C_Sign delay=100ms at-once=2") >= one * 2);
         assert!(four_at_once("C_Sign delay=100ms at-once=1") >= one * 4);
+        // In all, whatever else takes its time.
+        assert!(four_at_once("C_Sign delay=90ms takes=100ms at-once=1") >= one * 4);
+        assert!(four_at_once("C_Sign delay=90ms takes=100ms") < one * 2);
     });
 }
 

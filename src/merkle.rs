@@ -77,6 +77,15 @@ impl Frontier {
             Some(last) => peaks.fold(*last, |root, peak| node_hash(peak, &root)),
         }
     }
+
+    /// The root of each peak together with all that are right of it.
+    fn edge(&self) -> Vec<Hash> {
+        let mut edge = self.peaks.clone();
+        for at in (1..edge.len()).rev() {
+            edge[at - 1] = node_hash(&edge[at - 1], &edge[at]);
+        }
+        edge
+    }
 }
 
 /// Where the nodes of complete subtrees are: `node(0, n)` is leaf n, `node(l, n)` the root of the
@@ -84,6 +93,21 @@ impl Frontier {
 pub trait Nodes {
     type Error;
     fn node(&self, level: u32, number: u64) -> Result<Hash, Self::Error>;
+
+    /// The root of the leaves from `begin` to `end`, where `begin` is aligned as in RFC 6962.
+    fn range(&self, begin: u64, end: u64) -> Result<Hash, Self::Error> {
+        range_root(self, begin, end)
+    }
+}
+
+fn range_root<N: Nodes + ?Sized>(nodes: &N, begin: u64, end: u64) -> Result<Hash, N::Error> {
+    let count = end - begin;
+    if count.is_power_of_two() {
+        let level = count.trailing_zeros();
+        return nodes.node(level, begin >> level);
+    }
+    let middle = begin + split(count);
+    Ok(node_hash(&nodes.range(begin, middle)?, &nodes.range(middle, end)?))
 }
 
 /// Where a node stands when leaves and nodes are stored as they are completed.
@@ -106,6 +130,8 @@ pub fn stored_count(size: u64) -> u64 {
 pub struct Tree {
     frontier: Frontier,
     stored: Vec<Hash>,
+    /// The root of each peak together with all that are right of it, the largest first: what most paths lead past.
+    edge: Vec<Hash>,
 }
 
 impl FromIterator<Hash> for Tree {
@@ -114,6 +140,7 @@ impl FromIterator<Hash> for Tree {
         for leaf in leaves {
             tree.frontier.append_with(leaf, |node| tree.stored.push(*node));
         }
+        tree.edge = tree.frontier.edge();
         tree
     }
 }
@@ -144,17 +171,14 @@ impl Nodes for Tree {
     fn node(&self, level: u32, number: u64) -> Result<Hash, Infallible> {
         Ok(self.stored[usize::try_from(stored_index(level, number)).expect("an index into memory")])
     }
-}
 
-/// The root of the leaves from `begin` to `end`, where `begin` is aligned as in RFC 6962.
-fn range_root<N: Nodes>(nodes: &N, begin: u64, end: u64) -> Result<Hash, N::Error> {
-    let count = end - begin;
-    if count.is_power_of_two() {
-        let level = count.trailing_zeros();
-        return nodes.node(level, begin >> level);
+    /// What ends with the tree begins with one of its peaks, and those before it are the larger bits of its size.
+    fn range(&self, begin: u64, end: u64) -> Result<Hash, Infallible> {
+        if end == self.size() && begin < end && !(end - begin).is_power_of_two() {
+            return Ok(self.edge[begin.count_ones() as usize]);
+        }
+        range_root(self, begin, end)
     }
-    let middle = begin + split(count);
-    Ok(node_hash(&range_root(nodes, begin, middle)?, &range_root(nodes, middle, end)?))
 }
 
 /// The largest power of two below `count`.
@@ -164,7 +188,7 @@ fn split(count: u64) -> u64 {
 
 /// The root of the first `size` leaves.
 pub fn root_at<N: Nodes>(nodes: &N, size: u64) -> Result<Hash, N::Error> {
-    if size == 0 { Ok(Frontier::default().root()) } else { range_root(nodes, 0, size) }
+    if size == 0 { Ok(Frontier::default().root()) } else { nodes.range(0, size) }
 }
 
 /// RFC 6962 §2.1.1: the path from leaf `index` to the root of the first `size` leaves.
@@ -173,10 +197,10 @@ pub fn inclusion_proof<N: Nodes>(nodes: &N, index: u64, size: u64) -> Result<Vec
     while end - begin > 1 {
         let middle = begin + split(end - begin);
         if index < middle {
-            path.push(range_root(nodes, middle, end)?);
+            path.push(nodes.range(middle, end)?);
             end = middle;
         } else {
-            path.push(range_root(nodes, begin, middle)?);
+            path.push(nodes.range(begin, middle)?);
             begin = middle;
         }
     }
@@ -193,16 +217,16 @@ pub fn consistency_proof<N: Nodes>(nodes: &N, from: u64, to: u64) -> Result<Vec<
     while from != end {
         let middle = begin + split(end - begin);
         if from <= middle {
-            path.push(range_root(nodes, middle, end)?);
+            path.push(nodes.range(middle, end)?);
             end = middle;
         } else {
-            path.push(range_root(nodes, begin, middle)?);
+            path.push(nodes.range(begin, middle)?);
             begin = middle;
         }
     }
     // The verifier knows the root of the smaller tree when it is one complete subtree.
     if begin != 0 {
-        path.push(range_root(nodes, begin, end)?);
+        path.push(nodes.range(begin, end)?);
     }
     path.reverse();
     Ok(path)

@@ -1,37 +1,42 @@
 //! Attestations a second on slow tokens: signed one by one, under signatures that single requests share, and
-//! in batches. The tokens are SoftHSM2 behind the module that is slow as it is told; server and load share
-//! the machine. Every attestation that was answered is verified by the Python program.
+//! in batches, as ratios to what the token could sign and to the bare `C_Sign` loop of the same run. The tokens are
+//! SoftHSM2 behind the module whose calls take as long as it is told; server, Redis and load share the machine.
+//! Every attestation that was answered is verified by the Python program, after its measurement.
 //!
-//! `make bench-merkle`; seconds a measurement: `BENCH_SECONDS` (default 3).
+//! `make bench-merkle`; seconds a measurement, after one of warming up: `BENCH_SECONDS` (default 3). With `BENCH_ONLY`
+//! only the tables whose title has this text, as "5 ms" or "in Redis".
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 #![allow(dead_code, reason = "the support of the tests has more than is measured here")]
 
+#[path = "load.rs"]
+mod load;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     fs,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use parking_lot::Mutex;
+use load::Load;
 use serde_json::json;
 use support::{
     appliance::{Appliance, attestation_request},
     faults::Faults,
+    own_token,
     redis::RedisServer,
     site::Site,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+use verification_signer::{
+    config::Config,
+    token::{PinDesk, bare::Bare},
 };
 
 fn seconds() -> u32 {
@@ -48,8 +53,8 @@ struct SlowToken {
 }
 
 const TOKENS: [SlowToken; 2] = [
-    SlowToken { name: "5 ms, 4 sessions", rule: "C_Sign delay=5ms at-once=4", workers: 4, rate: 800.0 },
-    SlowToken { name: "10 signatures/s", rule: "C_Sign delay=100ms at-once=1", workers: 1, rate: 10.0 },
+    SlowToken { name: "5 ms, 4 sessions", rule: "C_Sign takes=5ms at-once=4", workers: 4, rate: 800.0 },
+    SlowToken { name: "10 signatures/s", rule: "C_Sign takes=100ms at-once=1", workers: 1, rate: 10.0 },
 ];
 
 /// A way of asking: the path, how many in one request, from how many connections, and how many a second at most.
@@ -57,7 +62,7 @@ struct Way {
     name: &'static str,
     path: &'static str,
     together: usize,
-    connections: usize,
+    connections: u32,
     most: u32,
     /// Attestations a second that are asked for, evenly; else as many as are answered.
     paced: Option<u32>,
@@ -71,21 +76,25 @@ fn ways(token: &SlowToken) -> Vec<Way> {
     let way = |name, path, together, connections, most| Way { name, path, together, connections, most, paced: None };
     if token.workers == 1 {
         vec![
-            way("one by one", ONE, 1, 4, 20),
-            way("single requests that share", SHARED, 1, 2000, 30_000),
-            way("batches of 1000", BATCH, 1000, 3, 60_000),
-            Way { paced: Some(10_000), ..way("batches of 1000, 10 000/s", BATCH, 1000, 6, 12_000) },
+            way("one by one", ONE, 1, 4, 30),
+            way("single requests that share", SHARED, 1, 2000, 20_000),
+            way("batches of 1000", BATCH, 1000, 3, 40_000),
+            Way { paced: Some(10_000), ..way("batches of 250, 10 000/s", BATCH, 250, 20, 11_000) },
         ]
     } else {
         vec![
-            way("one by one", ONE, 1, 16, 1000),
+            way("one by one", ONE, 1, 16, 1200),
             way("single requests that share", SHARED, 1, 256, 40_000),
-            way("batches of 1000", BATCH, 1000, 6, 100_000),
+            way("batches of 1000", BATCH, 1000, 6, 90_000),
         ]
     }
 }
 
 fn main() {
+    // The bare loop runs in a process of its own: the module reads its environment once.
+    if let Ok(workers) = std::env::var("BENCH_BARE_WORKERS") {
+        return bare(workers.parse().unwrap());
+    }
     verification_signer::secret::raise_file_limit();
     for token in &TOKENS {
         let redis = RedisServer::start(&[]);
@@ -98,148 +107,109 @@ fn main() {
 }
 
 fn measure_all(token: &SlowToken, nonces: &str, tables: &str) {
-    println!("\ntoken: {} ({} signatures/s); nonces {nonces}", token.name, token.rate);
+    let title = format!("token: {} ({} signatures/s); nonces {nonces}", token.name, token.rate);
+    if std::env::var("BENCH_ONLY").is_ok_and(|only| !title.contains(&only)) {
+        return;
+    }
+    println!("\n{title}");
     println!(
         "{:<28} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}",
-        "", "per s", "x token", "CPU µs", "p50 ms", "p99 ms", "C_Sign", "verified"
+        "", "per s", "x token", "CPU µs", "p50 ms", "p99 ms", "C_Sign/s", "verified"
     );
     let (site, faults) = Site::with_key().faulty();
     site.edit_config("[token]", &format!("[token]\nworkers = {}", token.workers));
     site.edit_config("[http]", "[http]\nmax_connections_per_address = 10000");
     site.edit_config("[audit]", &format!("[nonce]\noutstanding_per_issuer = 2000000\n{tables}[audit]"));
+    let bare = bare_in_child(&site, &faults, token);
+    println!("{:<28} {bare:>9.0} {:>9.2}", "the bare C_Sign loop", bare / token.rate);
     for way in ways(token) {
         // With a token that is as quick as it is: the first signatures open sessions.
         faults.clear();
         let appliance = site.serve().unwrap_or_else(|ended| panic!("{}", ended.output));
-        let bodies = bodies(&appliance, &way);
+        let requests = requests(&appliance, &way);
         faults.set(token.rule);
-        measure(&appliance, &faults, token, &way, bodies);
+        measure(&appliance, &faults, token, &way, requests);
         faults.clear();
         appliance.stop();
     }
 }
 
 /// Requests with nonces that were fetched before.
-fn bodies(appliance: &Appliance, way: &Way) -> VecDeque<Vec<u8>> {
-    let wanted = (way.most * seconds()) as usize;
-    let mut requests = Vec::with_capacity(wanted);
-    while requests.len() < wanted {
+fn requests(appliance: &Appliance, way: &Way) -> VecDeque<Vec<u8>> {
+    let template = attestation_request("NONCE").to_string();
+    let wanted = (way.most * (seconds() + 1)) as usize;
+    let mut members = Vec::with_capacity(wanted);
+    while members.len() < wanted {
         let batch = json!({ "attestation_type": "email_verification", "count": 1000 });
         for nonce in appliance.post("/api/v1/nonces/batch", &batch).ok().as_array().unwrap() {
-            requests.push(attestation_request(nonce["nonce"].as_str().unwrap()));
+            members.push(template.replace("NONCE", nonce["nonce"].as_str().unwrap()));
         }
     }
-    let bytes = |value: &serde_json::Value| serde_json::to_vec(value).unwrap();
     if way.together == 1 {
-        requests.iter().map(bytes).collect()
+        members.iter().map(|member| load::request(way.path, member.as_bytes())).collect()
     } else {
-        requests.chunks_exact(way.together).map(|chunk| bytes(&json!(chunk))).collect()
+        let list = |members: &[String]| load::request(way.path, format!("[{}]", members.join(",")).as_bytes());
+        members.chunks_exact(way.together).map(list).collect()
     }
 }
 
-/// What one measurement has in common for all its connections.
-struct Load {
-    address: String,
-    path: &'static str,
-    bodies: Mutex<VecDeque<Vec<u8>>>,
-    until: Instant,
-    answers: Mutex<Vec<Vec<u8>>>,
-    latencies: Mutex<Vec<f64>>,
-}
-
-fn measure(appliance: &Appliance, faults: &Faults, token: &SlowToken, way: &Way, bodies: VecDeque<Vec<u8>>) {
-    let begun = Instant::now();
-    let load = Arc::new(Load {
+fn measure(appliance: &Appliance, faults: &Faults, token: &SlowToken, way: &Way, requests: VecDeque<Vec<u8>>) {
+    let together = u32::try_from(way.together).unwrap();
+    let cycle = way.paced.map(|rate| Duration::from_secs(1) * together * way.connections / rate);
+    let load = Load {
         address: appliance.api.strip_prefix("http://").unwrap().to_owned(),
-        path: way.path,
-        bodies: Mutex::new(bodies),
-        until: begun + Duration::from_secs(seconds().into()),
-        answers: Mutex::default(),
-        latencies: Mutex::default(),
-    });
-    let (before, calls) = (cpu_time(appliance.pid()), faults.calls("C_Sign"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        // Each connection at its own time in the same cycle.
-        let cycle =
-            way.paced.map(|rate| Duration::from_secs_f64((way.together * way.connections) as f64 / f64::from(rate)));
-        let ask = |number| {
-            let pace = cycle.map(|cycle| (begun + cycle * number / u32::try_from(way.connections).unwrap(), cycle));
-            tokio::spawn(ask(Arc::clone(&load), pace))
-        };
-        let asking: Vec<_> = (0..u32::try_from(way.connections).unwrap()).map(ask).collect();
-        for one in asking {
-            one.await.unwrap();
-        }
-    });
-    let (elapsed, cpu) = (begun.elapsed().as_secs_f64(), cpu_time(appliance.pid()).saturating_sub(before));
-    let signatures = faults.calls("C_Sign") - calls;
+        requests,
+        connections: way.connections,
+        cycle,
+        time: Duration::from_secs(seconds().into()),
+    };
+    let meter = || (cpu_of(appliance), faults.calls("C_Sign"));
+    let (before, after) = (Cell::default(), Cell::default());
+    let measured = load::run(load, || before.set(meter()), || after.set(meter()));
     faults.clear();
-    let mut latencies = std::mem::take(&mut *load.latencies.lock());
-    latencies.sort_by(f64::total_cmp);
-    let count = latencies.len() * way.together;
-    let rate = count as f64 / elapsed;
+    let ((cpu_before, signed_before), (cpu_after, signed_after)) = (before.get(), after.get());
+    let latencies = &measured.latencies;
+    let (count, rate) = (latencies.len() * way.together, measured.rate * way.together as f64);
     let percentile = |percent: usize| latencies[latencies.len() * percent / 100] * 1e3;
     print!(
-        "{:<28} {:>9.0} {:>9.2} {:>8.1} {:>8.1} {:>8.1} {:>8}",
+        "{:<28} {:>9.0} {:>9.2} {:>8.1} {:>8.1} {:>8.1} {:>8.1}",
         way.name,
         rate,
         rate / token.rate,
-        cpu.as_secs_f64() * 1e6 / count as f64,
+        cpu_after.saturating_sub(cpu_before).as_secs_f64() * 1e6 / count as f64,
         percentile(50),
         percentile(99),
-        signatures,
+        (signed_after - signed_before) as f64 / f64::from(seconds()),
     );
     std::io::stdout().flush().unwrap();
-    let verified = verify(appliance, &load.answers.lock());
-    assert_eq!(verified, count, "all that was answered verifies");
+    let verified = verify(appliance, &measured.answers);
+    assert_eq!(verified, measured.answers.len() * way.together, "all that was answered verifies");
     println!(" {verified:>9}");
 }
 
-/// One connection: a request after another until the time is over, or one in each cycle.
-async fn ask(load: Arc<Load>, mut pace: Option<(Instant, Duration)>) {
-    let mut stream = TcpStream::connect(&load.address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut buffer = Vec::with_capacity(64 * 1024);
-    while Instant::now() < load.until {
-        if let Some((next, cycle)) = &mut pace {
-            tokio::time::sleep_until((*next).into()).await;
-            *next += *cycle;
-        }
-        let Some(body) = load.bodies.lock().pop_front() else { break };
-        let head = format!(
-            "POST {} HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            load.path,
-            body.len()
-        );
-        let begun = Instant::now();
-        stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
-        let (status, answer) = read_answer(&mut stream, &mut buffer).await;
-        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
-        load.latencies.lock().push(begun.elapsed().as_secs_f64());
-        load.answers.lock().push(answer);
-    }
+/// Signatures a second of the bare loop on this token.
+fn bare_in_child(site: &Site, faults: &Faults, token: &SlowToken) -> f64 {
+    faults.set(token.rule);
+    let output = Command::new(std::env::current_exe().unwrap())
+        .env("BENCH_BARE_WORKERS", token.workers.to_string())
+        .env("BENCH_BARE_CONFIG", site.config())
+        .env("SOFTHSM2_CONF", site.token.conf())
+        .envs(faults.environment())
+        .output()
+        .unwrap();
+    faults.clear();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
 
-async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> (u16, Vec<u8>) {
-    buffer.clear();
-    let mut found = None;
-    let (head, length) = loop {
-        assert_ne!(stream.read_buf(buffer).await.unwrap(), 0, "the connection was closed");
-        found = found.or_else(|| {
-            let end = buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-            let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-            Some((head, end + length.unwrap()))
-        });
-        if let Some((head, length)) = &found
-            && buffer.len() >= *length
-        {
-            break (head.clone(), *length);
-        }
-    };
-    let body = buffer[head.len()..length].to_vec();
-    (head["HTTP/1.1 ".len()..][..3].parse().unwrap(), body)
+fn bare(workers: usize) {
+    let config = Config::load(std::env::var_os("BENCH_BARE_CONFIG").unwrap().as_ref()).unwrap();
+    let pins = PinDesk::new(config.token.pin_source().unwrap(), &config.state.directory);
+    let token = Bare::open(&config.token, &pins).unwrap();
+    let time = Duration::from_secs(seconds().into());
+    let signed = token.sign_for(time, workers).unwrap();
+    println!("{}", signed.len() as f64 / time.as_secs_f64());
+    token.close().unwrap();
 }
 
 /// How many the Python program finds valid, with the keys of the appliance.
@@ -261,6 +231,11 @@ fn verify(appliance: &Appliance, answers: &[Vec<u8>]) -> usize {
     let output = Command::new(python).arg(script).arg(&keys).arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"valid ")).count()
+}
+
+/// utime + stime of an appliance and of the process that holds its module.
+fn cpu_of(appliance: &Appliance) -> Duration {
+    cpu_time(appliance.pid()) + own_token::process_of(appliance.pid()).map_or(Duration::ZERO, cpu_time)
 }
 
 /// utime + stime of a process; the clock tick is 100 Hz on Linux.

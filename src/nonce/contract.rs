@@ -123,6 +123,45 @@ pub(super) async fn after_a_known_failure_only_the_same_content_may_try_again(st
     fresh(&*store, &nonce).await;
 }
 
+pub(super) async fn many_are_spent_settled_and_reopened_each_by_itself(store: Arc<dyn Store>) {
+    let claim = |nonce: &NonceValue, use_| Claim::new(&Permit, nonce.clone(), use_);
+    let issued = store.issue(&order(), 4, now()).await.unwrap();
+    let [first, second, third, fourth] = [0, 1, 2, 3].map(|at| &issued[at].nonce);
+    let (unknown, other) = (NonceValue::from_bytes(&[7; 32]).unwrap(), Use { issuer: "mallory".into(), ..use_() });
+    let claims = vec![
+        claim(first, use_()),
+        claim(&unknown, use_()),
+        claim(second, use_()),
+        claim(third, other),
+        claim(first, use_()),
+        claim(fourth, use_()),
+    ];
+    let mut fresh = Vec::new();
+    let mut told = |spend| match spend {
+        Ok(Spend::Fresh(spent)) => {
+            fresh.push(spent);
+            "fresh"
+        }
+        Ok(Spend::Repeated(_)) => "repeated",
+        Err(Error::InProgress) => "in progress",
+        Err(Error::Refused(refusal)) => refusal.as_str(),
+        Err(other) => panic!("{other:?}"),
+    };
+    let told: Vec<_> = store.spend_all(claims, now()).await.into_iter().map(&mut told).collect();
+    assert_eq!(told, ["fresh", "not_found", "fresh", "issuer_mismatch", "in progress", "fresh"]);
+    let (last, others) = (fresh.pop().unwrap(), fresh);
+    let answers: Vec<_> = (1..).map(|audit_sequence| Answer { audit_sequence, ..answer() }).take(2).collect();
+    assert!(store.settle_all(others.into_iter().zip(answers.clone()).collect()).await.iter().all(Result::is_ok));
+    assert!(store.reopen_all(vec![last]).await.iter().all(Result::is_ok));
+    let again = [first, second, third, fourth].map(|nonce| claim(nonce, use_())).to_vec();
+    let again = store.spend_all(again, now()).await;
+    for (repeated, answer) in again.iter().zip(&answers) {
+        assert!(matches!(repeated, Ok(Spend::Repeated(repeated)) if **repeated == *answer), "{repeated:?}");
+    }
+    assert!(again[2..].iter().all(|spend| matches!(spend, Ok(Spend::Fresh(_)))), "{again:?}");
+    assert!(store.spend_all(Vec::new(), now()).await.is_empty());
+}
+
 pub(super) async fn of_many_concurrent_spends_one_is_fresh_and_all_get_its_answer(store: Arc<dyn Store>) {
     for _ in 0..20 {
         let nonce = one(&*store).await;
@@ -203,6 +242,7 @@ macro_rules! suite {
             a_nonce_that_was_never_issued_is_not_found,
             a_nonce_is_bound_to_its_order_and_its_window,
             after_a_known_failure_only_the_same_content_may_try_again,
+            many_are_spent_settled_and_reopened_each_by_itself,
             of_many_concurrent_spends_one_is_fresh_and_all_get_its_answer,
             an_issuer_holds_no_more_than_its_share,
             the_counts_name_the_largest_issuers_first,

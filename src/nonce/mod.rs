@@ -269,6 +269,15 @@ pub trait Store: Send + Sync {
     /// content again, nobody anything else.
     async fn reopen(&self, spent: Spent) -> Result<(), Error>;
 
+    /// Reopens many.
+    async fn reopen_all(&self, spent: Vec<Spent>) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(spent.len());
+        for spent in spent {
+            results.push(self.reopen(spent).await);
+        }
+        results
+    }
+
     /// Forgets nonces whose window has ended, in bounded batches.
     async fn cleanup(&self, now: Timestamp) -> Result<Removed, Error>;
 

@@ -266,7 +266,9 @@ impl Service {
     }
 
     async fn reopen_all(&self, spent: Vec<Spent>) {
-        join_all(spent.into_iter().map(|spent| self.reopen(spent))).await;
+        for error in self.nonces.reopen_all(spent).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "a nonce stays spent after a failed signing");
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cryptoki_sys::{CK_FUNCTION_LIST_3_0, CK_RV, CK_SLOT_ID, CK_ULONG, CKR_OK, CKR_SESSION_COUNT};
@@ -28,6 +28,7 @@ pub fn through(function: Function, call: impl FnOnce(&CK_FUNCTION_LIST_3_0, bool
     count(function);
     let due = rules::due(function as usize);
     let _inside: Vec<_> = due.iter().filter_map(|rule| rule.at_once.as_ref()).map(Inside::enter).collect();
+    let begun = Instant::now();
     for rule in &due {
         if let Some(code) = before(rule) {
             return code;
@@ -35,10 +36,18 @@ pub fn through(function: Function, call: impl FnOnce(&CK_FUNCTION_LIST_3_0, bool
     }
     let mut result = call(&real().functions, due.iter().any(|rule| rule.flip));
     note_sessions(function, result);
+    due.iter().filter_map(|rule| rule.takes).for_each(|time| sleep_until(begun + time));
     for rule in &due {
         result = rule.fail_after.unwrap_or(result);
     }
     result
+}
+
+/// As if a device answered then: the kernel is not to add the 50 µs that it may let timers wait for each other.
+fn sleep_until(then: Instant) {
+    // SAFETY: no pointers; it concerns this thread only.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+    thread::sleep(then.saturating_duration_since(Instant::now()));
 }
 
 fn before(rule: &Rule) -> Option<CK_RV> {

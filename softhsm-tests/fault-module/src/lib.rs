@@ -15,6 +15,7 @@
 //! | `fail=CKR_…`         | the code is returned, and the real call is not made                    |
 //! | `fail-after=CKR_…`   | the real call is made, and then the code is returned                   |
 //! | `delay=5ms`          | the call takes so much longer                                          |
+//! | `takes=5ms`          | the call takes so long in all, the real one included                   |
 //! | `at-once=4`          | no more than so many of these calls run at once: others wait           |
 //! | `sessions=4`         | on C_OpenSession: CKR_SESSION_COUNT when so many are open              |
 //! | `hang`               | the call does not end before the rule is taken out of the control file |
@@ -28,8 +29,8 @@
 //! `at=7` the seventh call; `from=7` the seventh and later; `every=100` each hundredth; `times=3` the
 //! first three that fit the others; `chance=0.01` one in a hundred, evenly but without a pattern.
 //!
-//! A token with 5 ms a signature and four at once: `C_Sign delay=5ms at-once=4`. One that makes ten
-//! signatures a second: `C_Sign delay=100ms at-once=1`.
+//! A token with 5 ms a signature and four at once: `C_Sign takes=5ms at-once=4`. One that makes ten
+//! signatures a second: `C_Sign takes=100ms at-once=1`.
 //!
 //! A rule that cannot be read ends the process: a test that asks for nonsense has failed.
 

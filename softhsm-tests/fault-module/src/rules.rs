@@ -21,6 +21,7 @@ pub struct Rule {
     pub fail: Option<u64>,
     pub fail_after: Option<u64>,
     pub delay: Option<Duration>,
+    pub takes: Option<Duration>,
     pub at_once: Option<Gate>,
     pub sessions: Option<u64>,
     pub hang: bool,
@@ -148,6 +149,7 @@ impl Rule {
             fail: None,
             fail_after: None,
             delay: None,
+            takes: None,
             at_once: None,
             sessions: None,
             hang: false,
@@ -173,6 +175,7 @@ impl Rule {
             ("fail", code) => self.fail = Some(codes::code(code)?),
             ("fail-after", code) => self.fail_after = Some(codes::code(code)?),
             ("delay", time) => self.delay = Some(humantime::parse_duration(time).ok()?),
+            ("takes", time) => self.takes = Some(humantime::parse_duration(time).ok()?),
             ("at-once", count) => {
                 let free = Mutex::new(count.parse().ok().filter(|count| *count > 0)?);
                 self.at_once = Some(Gate { free, freed: Condvar::new() });

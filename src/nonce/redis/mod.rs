@@ -18,6 +18,7 @@
 mod brought;
 mod keys;
 mod script;
+mod together;
 mod unfinished;
 
 #[cfg(test)]
@@ -30,12 +31,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 
 use self::{
     keys::Keys,
     script::{Bounds, SpendReply},
-    unfinished::{End, Outcome, Unfinished},
+    unfinished::{End, Outcome, Pending, Unfinished},
 };
 use super::{
     Answer, Bound, Claim, ClientNonces, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, ServerStats, Spend,
@@ -174,8 +174,7 @@ impl RedisStore {
     }
 
     /// Tells Redis an end now, or else later.
-    async fn finish(&self, spent: Spent, outcome: Outcome) -> Result<(), Error> {
-        let end = End { hex: spent.nonce.to_hex(), token: hex::encode(spent.token.0), outcome };
+    async fn finish(&self, end: End) -> Result<(), Error> {
         let pending = self.unfinished.begin(end);
         self.tell(pending.end()).await?;
         pending.confirmed();
@@ -242,53 +241,34 @@ impl Store for RedisStore {
                 let (use_, charges) = (claim.use_.clone(), claim.charges.clone());
                 reply = desk.claim(brought::Claim { use_, hex, token, charges }).await?;
             }
-            match reply {
-                SpendReply::Fresh => {
-                    unanswered.confirmed();
-                    let content_digest = claim.use_.content_digest;
-                    return Ok(Spend::Fresh(Spent { nonce: claim.nonce, content_digest, token, charged: true }));
-                }
-                SpendReply::Repeated(answer) => {
-                    unanswered.confirmed();
-                    return Ok(Spend::Repeated(Box::new(parse_answer(&answer)?)));
-                }
-                SpendReply::Limited(at, wait) => {
-                    unanswered.confirmed();
-                    return Err(limited(&claim.charges, at, wait));
-                }
-                SpendReply::InProgress => {
-                    // It may be a spend of ours whose reply was lost.
-                    self.tell_unfinished().await;
-                    wait.pause().await?;
-                }
-                SpendReply::Refused(_)
-                | SpendReply::Replayed(_)
-                | SpendReply::Full(_)
-                | SpendReply::Brought
-                | SpendReply::Closed(_) => {
-                    unanswered.confirmed();
-                    return Err(refused(reply));
-                }
+            if reply != SpendReply::InProgress {
+                return concluded(reply, claim, token, unanswered);
             }
+            // It may be a spend of ours whose reply was lost.
+            self.tell_unfinished().await;
+            wait.pause().await?;
         }
     }
 
     async fn spend_all(&self, claims: Vec<Claim>, now: Timestamp) -> Vec<Result<Spend, Error>> {
-        in_turns(claims, |claim| self.spend(claim, Duration::ZERO, now)).await
+        self.spend_together(claims, now).await
     }
 
     async fn settle_all(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
-        let settle = |(spent, answer): (Spent, Answer)| async move { self.settle(spent, &answer).await };
-        in_turns(settled, settle).await
+        self.settle_together(settled).await
+    }
+
+    async fn reopen_all(&self, spent: Vec<Spent>) -> Vec<Result<(), Error>> {
+        self.reopen_together(spent).await
     }
 
     async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error> {
         let answer = serde_json::to_string(answer).map_err(|error| Error::Unavailable(Box::new(error)))?;
-        self.finish(spent, Outcome::Settled(answer)).await
+        self.finish(End::settled(&spent, answer)).await
     }
 
     async fn reopen(&self, spent: Spent) -> Result<(), Error> {
-        self.finish(spent, Outcome::Reopened).await
+        self.finish(End::reopened(&spent)).await
     }
 
     async fn cleanup(&self, now: Timestamp) -> Result<Removed, Error> {
@@ -327,15 +307,25 @@ impl Store for RedisStore {
     }
 }
 
-/// Many calls at once: on each connection they follow each other without waiting for each other's answers. Not
-/// more than the server answers well within the time that one may take.
-async fn in_turns<I, T, F: Future<Output = T>>(items: Vec<I>, call: impl Fn(I) -> F) -> Vec<T> {
-    const TOGETHER: usize = 128;
-    let (mut items, mut answers) = (items.into_iter(), Vec::new());
-    while items.len() > 0 {
-        answers.extend(join_all(items.by_ref().take(TOGETHER).map(&call)).await);
-    }
-    answers
+/// What a reply makes of a spend. One that is answered needs no giving up; one that is in progress might be
+/// followed by a copy of itself, still under way on a dead connection.
+fn concluded(reply: SpendReply, claim: Claim, token: SpendToken, unanswered: Pending<'_>) -> Result<Spend, Error> {
+    let concluded = match reply {
+        SpendReply::InProgress => return Err(Error::InProgress),
+        SpendReply::Fresh => {
+            let content_digest = claim.use_.content_digest;
+            Ok(Spend::Fresh(Spent { nonce: claim.nonce, content_digest, token, charged: true }))
+        }
+        SpendReply::Repeated(answer) => parse_answer(&answer).map(|answer| Spend::Repeated(Box::new(answer))),
+        SpendReply::Limited(at, wait) => Err(limited(&claim.charges, at, wait)),
+        SpendReply::Refused(_)
+        | SpendReply::Replayed(_)
+        | SpendReply::Full(_)
+        | SpendReply::Brought
+        | SpendReply::Closed(_) => Err(refused(reply)),
+    };
+    unanswered.confirmed();
+    concluded
 }
 
 /// A charge was refused; its number is counted from one.
@@ -393,8 +383,8 @@ impl From<brought::Closed> for Error {
     }
 }
 
-fn parse_answer(json: &str) -> Result<Answer, Failure> {
-    serde_json::from_str(json).map_err(|error| Failure::Reply(format!("the settled answer: {error}")))
+fn parse_answer(json: &str) -> Result<Answer, Error> {
+    serde_json::from_str(json).map_err(|error| Failure::Reply(format!("the settled answer: {error}")).into())
 }
 
 impl From<Look> for ServerStats {

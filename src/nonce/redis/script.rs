@@ -17,12 +17,35 @@ macro_rules! script {
     };
 }
 
+/// `one` of a script that does the same for each of several nonces. The names of its parameters are those by which a
+/// script knows its own keys and arguments, and it sees the history that was looked at once.
+macro_rules! each {
+    ($($part:literal),+) => {
+        LazyLock::new(|| {
+            Script::new(concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!("history.lua"),
+                include_str!("index.lua"),
+                "local run_id, replid = current_history()\n",
+                "local function current_history() return run_id, replid end\n",
+                "local function one(KEYS, ARGV)\n",
+                $(include_str!($part),)+
+                "end\n",
+                include_str!("each.lua")
+            ))
+        })
+    };
+}
+
 // The flags in the first line: without allow-oom Redis refuses a script over maxmemory.
 static ISSUE: LazyLock<Script> = script!("#!lua", "history.lua", "index.lua", "../../redis/charge.lua", "issue.lua");
 static SPEND: LazyLock<Script> =
     script!("#!lua flags=allow-oom", "history.lua", "index.lua", "../../redis/charge.lua", "spend.lua");
 static SETTLE: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "settle.lua");
 static REOPEN: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "reopen.lua");
+static SPEND_EACH: LazyLock<Script> = each!("../../redis/charge.lua", "spend.lua");
+static SETTLE_EACH: LazyLock<Script> = each!("settle.lua");
+static REOPEN_EACH: LazyLock<Script> = each!("reopen.lua");
 static CLEANUP: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "cleanup.lua");
 static CLAIM: LazyLock<Script> =
     script!("#!lua", "history.lua", "incarnation.lua", "../../redis/charge.lua", "claim.lua");
@@ -64,21 +87,39 @@ pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp
 }
 
 /// Answered with a [`SpendReply`].
-///
+pub(super) fn spend(keys: &Keys, claim: &Claim, hex: &str, token: &str, now: Timestamp, skew: i64) -> Call {
+    let mut call = SPEND.prepare_invoke();
+    add_spend(&mut call, keys, claim, (hex, token), now, skew);
+    call
+}
+
+/// Spends several, each with its hex and token. Answered with a [`SpendReply`] for each.
+pub(super) fn spend_each<'a>(
+    keys: &Keys,
+    claims: impl Iterator<Item = (&'a Claim, (&'a str, &'a str))>,
+    now: Timestamp,
+    skew: i64,
+) -> Call {
+    let mut call = SPEND_EACH.prepare_invoke();
+    for (claim, named) in claims {
+        call.arg(4 + claim.charges.len()).arg(10 + 3 * claim.charges.len());
+        add_spend(&mut call, keys, claim, named, now, skew);
+    }
+    call
+}
+
 /// Redis compares whole seconds only, since its numbers cannot hold nanoseconds. That is exact:
 /// issued_at, the end of the window and the skew are whole seconds, so comparing with the seconds
 /// of an instant, rounded down, decides the same as comparing with the instant. Whether the
 /// timestamp lies too far ahead is decided here, where both instants are at hand.
-pub(super) fn spend(keys: &Keys, claim: &Claim, hex: &str, token: &str, now: Timestamp, skew: i64) -> Call {
+fn add_spend(call: &mut Call, keys: &Keys, claim: &Claim, (hex, token): (&str, &str), now: Timestamp, skew: i64) {
     let Claim { use_, charges, .. } = claim;
-    let mut call = SPEND.key(keys.nonce(hex));
-    call.key(&keys.outstanding).key(&keys.spent).key(&keys.holders);
+    call.key(keys.nonce(hex)).key(&keys.outstanding).key(&keys.spent).key(&keys.holders);
     call.arg(now.unix_seconds()).arg(use_.timestamp.unix_seconds() + skew);
     call.arg(if use_.timestamp > now.plus_seconds(skew) { "future" } else { "" });
     call.arg(use_.issuer.as_str()).arg(use_.attestation_type.as_str()).arg(&use_.subject_address);
     call.arg(hex::encode(use_.content_digest)).arg(token).arg(hex).arg(charges.len());
-    redis::charge(&mut call, &keys.signer, charges);
-    call
+    redis::charge(call, &keys.signer, charges);
 }
 
 /// What a claim of a brought nonce is made under: what only its sender knows, and when it sends.
@@ -133,17 +174,35 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).expect("checked: minutes at most")
 }
 
-/// Answered with a [`FinishReply`].
+/// Answered with a word: whether it was this call's to settle.
 pub(super) fn settle(keys: &Keys, hex: &str, token: &str, answer: &str) -> Call {
     let mut call = SETTLE.key(keys.nonce(hex));
     call.arg(token).arg(answer);
     call
 }
 
-/// Answered with a [`FinishReply`].
+/// Settles several, each with its hex, token and answer. Answered with a word for each.
+pub(super) fn settle_each<'a>(keys: &Keys, ends: impl Iterator<Item = (&'a str, &'a str, &'a str)>) -> Call {
+    let mut call = SETTLE_EACH.prepare_invoke();
+    for (hex, token, answer) in ends {
+        call.key(keys.nonce(hex)).arg(1).arg(2).arg(token).arg(answer);
+    }
+    call
+}
+
+/// Answered with a word: whether it was this call's to reopen.
 pub(super) fn reopen(keys: &Keys, hex: &str, token: &str) -> Call {
     let mut call = REOPEN.key(keys.nonce(hex));
     call.arg(token);
+    call
+}
+
+/// Reopens several, each with its hex and token. Answered with a word for each.
+pub(super) fn reopen_each<'a>(keys: &Keys, ends: impl Iterator<Item = (&'a str, &'a str)>) -> Call {
+    let mut call = REOPEN_EACH.prepare_invoke();
+    for (hex, token) in ends {
+        call.key(keys.nonce(hex)).arg(1).arg(1).arg(token);
+    }
     call
 }
 

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
+use super::Spent;
+
 /// Most ends that are remembered, some 600 bytes each.
 const MOST: usize = 10_000;
 
@@ -35,6 +37,22 @@ pub(super) enum Outcome {
     /// Nothing was released. Also the outcome of a spend that was never answered: its caller holds
     /// no [`crate::nonce::Spent`].
     Reopened,
+}
+
+impl End {
+    /// Signed; the answer as JSON.
+    pub(super) fn settled(spent: &Spent, answer: String) -> Self {
+        Self::of(spent, Outcome::Settled(answer))
+    }
+
+    /// Nothing was released.
+    pub(super) fn reopened(spent: &Spent) -> Self {
+        Self::of(spent, Outcome::Reopened)
+    }
+
+    fn of(spent: &Spent, outcome: Outcome) -> Self {
+        Self { hex: spent.nonce.to_hex(), token: hex::encode(spent.token.0), outcome }
+    }
 }
 
 impl Unfinished {

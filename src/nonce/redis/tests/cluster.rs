@@ -35,6 +35,12 @@ async fn a_cluster_keeps_nonces_on_one_node_and_fails_over() {
     let (nonce, old) = (one(&store).await, one(&store).await);
     fresh(&store, &nonce).await;
     assert_eq!(store.stats().await.unwrap().spent, 1);
+    // A call for several names the keys of all of them.
+    let many = store.issue(&contract::order(), 90, now()).await.unwrap();
+    let claims = many.iter().map(|issued| Claim::new(&Permit, issued.nonce.clone(), use_())).collect();
+    let spends = store.spend_all(claims, now()).await;
+    assert!(spends.iter().all(|spend| matches!(spend, Ok(Spend::Fresh(_)))), "{spends:?}");
+    assert_eq!(store.stats().await.unwrap().spent, 91);
     until("the nonces are replicated", || replica.has_all_of(owner));
     replica.command::<()>(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
     until("the old owner follows", || owner.info("replication", "role") == "slave");

@@ -441,3 +441,25 @@ async fn a_clock_that_differs_closes() {
     shift.store(0, Ordering::Relaxed);
     accepted_without_replay(&store, &[taken]).await;
 }
+
+#[tokio::test]
+async fn a_batch_may_hold_nonces_of_both_kinds_and_each_is_spent_once() {
+    let server = RedisServer::start(&[]);
+    let limits = nonce::Config { redis_nodes: 1, ..accepting() };
+    let store = connect(&config(server.url()), limits).await.unwrap();
+    let taken = accepted(&store).await;
+    let (issued, new) = (one(&store).await, request());
+    let claims = || {
+        let of = |request: &Request| Claim::new(&Permit, request.nonce.clone(), request.use_.clone());
+        vec![of(&new), Claim::new(&Permit, issued.clone(), Use { timestamp: now(), ..use_() }), of(&taken), of(&new)]
+    };
+    let spends = store.spend_all(claims(), now()).await;
+    let told = [0, 1, 2, 3].map(|at| match &spends[at] {
+        Ok(Spend::Fresh(_)) => "fresh",
+        Err(Error::InProgress) => "in progress",
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(told, ["fresh", "fresh", "in progress", "in progress"]);
+    let again = store.spend_all(claims(), now()).await;
+    assert!(again.iter().all(|spend| matches!(spend, Err(Error::InProgress))), "{again:?}");
+}
