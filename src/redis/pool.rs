@@ -98,6 +98,12 @@ impl Pool {
         self.command_timeout
     }
 
+    /// How long a call may take in all.
+    #[must_use]
+    pub fn most(&self) -> Duration {
+        3 * self.command_timeout
+    }
+
     /// Which servers these are. No secrets.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -121,7 +127,7 @@ impl Pool {
     }
 
     async fn run_twice_at_most<T: FromRedisValue>(&self, call: &Call, accepts: Accepts) -> Result<T, Failure> {
-        let most = 3 * self.command_timeout;
+        let most = self.most();
         let calling = async {
             match self.run_once(call, accepts).await {
                 Err(failure) if failure.is_of_the_connection() => self.run_once(call, accepts).await,

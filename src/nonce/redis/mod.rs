@@ -18,6 +18,7 @@
 mod brought;
 mod keys;
 mod script;
+mod sharing;
 mod together;
 mod unfinished;
 
@@ -35,7 +36,9 @@ use async_trait::async_trait;
 use self::{
     keys::Keys,
     script::{Bounds, SpendReply},
-    unfinished::{End, Outcome, Pending, Unfinished},
+    sharing::Sharing,
+    together::Sent,
+    unfinished::{End, Unfinished},
 };
 use super::{
     Answer, Bound, Claim, ClientNonces, Error, Issued, MOST_ISSUERS, Order, Refusal, Removed, ServerStats, Spend,
@@ -58,6 +61,8 @@ pub struct RedisStore {
     pool: Arc<Pool>,
     clock: Clock,
     unfinished: Unfinished,
+    spends: Arc<Sharing<Sent>>,
+    ends: Arc<Sharing<Arc<End>>>,
     evictions: EvictionWatch,
     /// Where nonces that clients bring are claimed, if they may.
     brought: Option<brought::Desk>,
@@ -87,12 +92,17 @@ impl RedisStore {
         signer: &SignerId,
         clock: Clock,
     ) -> Result<Self, ConnectError> {
+        let keys = || Keys::of(signer);
+        let skew = i64::try_from(limits.clock_skew.as_secs()).expect("checked: at most half a day");
+        let (of_spends, of_ends) = (keys(), keys());
         let mut store = Self {
-            limits,
-            keys: Keys::of(signer),
-            pool,
+            keys: keys(),
             clock,
             unfinished: Unfinished::default(),
+            spends: Sharing::beginning(&pool, move |sent| script::spend_each(&of_spends, sent, skew)),
+            ends: Sharing::ending(&pool, move |ends| script::end_each(&of_ends, ends)),
+            limits,
+            pool,
             evictions: EvictionWatch::default(),
             brought: None,
         };
@@ -147,20 +157,6 @@ impl RedisStore {
         })
     }
 
-    /// Tells Redis the end of a spend.
-    async fn tell(&self, end: &End) -> Result<(), Failure> {
-        let call = match &end.outcome {
-            Outcome::Settled(answer) => script::settle(&self.keys, &end.hex, &end.token, answer),
-            Outcome::Reopened => script::reopen(&self.keys, &end.hex, &end.token),
-        };
-        let reply: String = self.pool.run(&call).await?;
-        if reply != "done" {
-            // Its window ended, the store failed over or was cleared: no retry can come.
-            tracing::debug!(reply, "the end of a spend concerns nobody any more");
-        }
-        Ok(())
-    }
-
     /// Tells Redis some of the ends it has not heard of, until one fails.
     async fn tell_unfinished(&self) {
         const AT_ONCE: usize = 500;
@@ -194,10 +190,6 @@ impl RedisStore {
         let unknown = matches!(reply, SpendReply::Brought | SpendReply::Refused(Refusal::NotFound));
         self.brought.as_ref().filter(|_| unknown && !nonce.was_issued())
     }
-
-    fn skew_seconds(&self) -> i64 {
-        i64::try_from(self.limits.clock_skew.as_secs()).expect("checked: at most half a day")
-    }
 }
 
 #[async_trait]
@@ -227,22 +219,12 @@ impl Store for RedisStore {
     }
 
     async fn spend(&self, claim: Claim, patience: Duration, now: Timestamp) -> Result<Spend, Error> {
-        let token = SpendToken(random()?);
-        let (hex, token_text) = (claim.nonce.to_hex(), hex::encode(token.0));
-        let call = script::spend(&self.keys, &claim, &hex, &token_text, now, self.skew_seconds());
-        // However this ends without a Spent, also by being dropped, the token is given up.
-        let end = End { hex: hex.clone(), token: token_text.clone(), outcome: Outcome::Reopened };
-        let unanswered = self.unfinished.begin(end);
+        let asked = self.asked(claim, now)?;
         let mut wait = Wait::at_most(patience);
         loop {
-            let mut reply = SpendReply::from_texts(self.pool.run_if_fit(&call).await?)?;
-            if let Some(desk) = self.desk_for(&claim.nonce, &reply) {
-                let (hex, token) = (hex.clone(), token_text.clone());
-                let (use_, charges) = (claim.use_.clone(), claim.charges.clone());
-                reply = desk.claim(brought::Claim { use_, hex, token, charges }).await?;
-            }
+            let reply = self.try_spend(&asked).await?;
             if reply != SpendReply::InProgress {
-                return concluded(reply, claim, token, unanswered);
+                return asked.concluded(reply);
             }
             // It may be a spend of ours whose reply was lost.
             self.tell_unfinished().await;
@@ -305,27 +287,6 @@ impl Store for RedisStore {
     fn describe(&self) -> String {
         self.pool.describe()
     }
-}
-
-/// What a reply makes of a spend. One that is answered needs no giving up; one that is in progress might be
-/// followed by a copy of itself, still under way on a dead connection.
-fn concluded(reply: SpendReply, claim: Claim, token: SpendToken, unanswered: Pending<'_>) -> Result<Spend, Error> {
-    let concluded = match reply {
-        SpendReply::InProgress => return Err(Error::InProgress),
-        SpendReply::Fresh => {
-            let content_digest = claim.use_.content_digest;
-            Ok(Spend::Fresh(Spent { nonce: claim.nonce, content_digest, token, charged: true }))
-        }
-        SpendReply::Repeated(answer) => parse_answer(&answer).map(|answer| Spend::Repeated(Box::new(answer))),
-        SpendReply::Limited(at, wait) => Err(limited(&claim.charges, at, wait)),
-        SpendReply::Refused(_)
-        | SpendReply::Replayed(_)
-        | SpendReply::Full(_)
-        | SpendReply::Brought
-        | SpendReply::Closed(_) => Err(refused(reply)),
-    };
-    unanswered.confirmed();
-    concluded
 }
 
 /// A charge was refused; its number is counted from one.

@@ -1,10 +1,18 @@
 //! The scripts and their answers. Each script's own file says what it does and why that is right.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use deadpool_redis::redis::Script;
 
-use super::{brought, keys::Keys};
+use super::{
+    brought,
+    keys::Keys,
+    together::Sent,
+    unfinished::{End, Outcome},
+};
 use crate::{
     nonce::{Bound, Claim, Order, Refusal},
     redis::{self, Call, Failure},
@@ -17,10 +25,10 @@ macro_rules! script {
     };
 }
 
-/// `one` of a script that does the same for each of several nonces. The names of its parameters are those by which a
-/// script knows its own keys and arguments, and it sees the history that was looked at once.
+/// A script that does the same for each of several nonces, by its `one`. The names of that function's parameters
+/// are those by which a script knows its own keys and arguments, and it sees the history that was looked at once.
 macro_rules! each {
-    ($($part:literal),+) => {
+    ($($part:expr),+) => {
         LazyLock::new(|| {
             Script::new(concat!(
                 "#!lua flags=allow-oom\n",
@@ -28,24 +36,27 @@ macro_rules! each {
                 include_str!("index.lua"),
                 "local run_id, replid = current_history()\n",
                 "local function current_history() return run_id, replid end\n",
-                "local function one(KEYS, ARGV)\n",
-                $(include_str!($part),)+
-                "end\n",
+                $($part,)+
                 include_str!("each.lua")
             ))
         })
     };
 }
 
+macro_rules! function {
+    ($name:literal $(, $part:literal)+) => {
+        concat!("local function ", $name, "(KEYS, ARGV)\n", $(include_str!($part),)+ "end\n")
+    };
+}
+
 // The flags in the first line: without allow-oom Redis refuses a script over maxmemory.
 static ISSUE: LazyLock<Script> = script!("#!lua", "history.lua", "index.lua", "../../redis/charge.lua", "issue.lua");
-static SPEND: LazyLock<Script> =
-    script!("#!lua flags=allow-oom", "history.lua", "index.lua", "../../redis/charge.lua", "spend.lua");
-static SETTLE: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "settle.lua");
-static REOPEN: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "reopen.lua");
-static SPEND_EACH: LazyLock<Script> = each!("../../redis/charge.lua", "spend.lua");
-static SETTLE_EACH: LazyLock<Script> = each!("settle.lua");
-static REOPEN_EACH: LazyLock<Script> = each!("reopen.lua");
+static SPEND_EACH: LazyLock<Script> = each!(function!("one", "../../redis/charge.lua", "spend.lua"));
+static END_EACH: LazyLock<Script> = each!(
+    function!("settle", "settle.lua"),
+    function!("reopen", "reopen.lua"),
+    "local function one(KEYS, ARGV) return ARGV[2] and settle(KEYS, ARGV) or reopen(KEYS, ARGV) end\n"
+);
 static CLEANUP: LazyLock<Script> = script!("#!lua flags=allow-oom", "history.lua", "index.lua", "cleanup.lua");
 static CLAIM: LazyLock<Script> =
     script!("#!lua", "history.lua", "incarnation.lua", "../../redis/charge.lua", "claim.lua");
@@ -86,24 +97,12 @@ pub(super) fn issue(keys: &Keys, order: &Order, hexes: &[String], now: Timestamp
     call
 }
 
-/// Answered with a [`SpendReply`].
-pub(super) fn spend(keys: &Keys, claim: &Claim, hex: &str, token: &str, now: Timestamp, skew: i64) -> Call {
-    let mut call = SPEND.prepare_invoke();
-    add_spend(&mut call, keys, claim, (hex, token), now, skew);
-    call
-}
-
-/// Spends several, each with its hex and token. Answered with a [`SpendReply`] for each.
-pub(super) fn spend_each<'a>(
-    keys: &Keys,
-    claims: impl Iterator<Item = (&'a Claim, (&'a str, &'a str))>,
-    now: Timestamp,
-    skew: i64,
-) -> Call {
+/// Spends several. Answered with a [`SpendReply`] for each.
+pub(super) fn spend_each(keys: &Keys, sent: &[Sent], skew: i64) -> Call {
     let mut call = SPEND_EACH.prepare_invoke();
-    for (claim, named) in claims {
+    for Sent { claim, named, now } in sent {
         call.arg(4 + claim.charges.len()).arg(10 + 3 * claim.charges.len());
-        add_spend(&mut call, keys, claim, named, now, skew);
+        add_spend(&mut call, keys, claim, (&named.hex, &named.token), *now, skew);
     }
     call
 }
@@ -174,34 +173,15 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).expect("checked: minutes at most")
 }
 
-/// Answered with a word: whether it was this call's to settle.
-pub(super) fn settle(keys: &Keys, hex: &str, token: &str, answer: &str) -> Call {
-    let mut call = SETTLE.key(keys.nonce(hex));
-    call.arg(token).arg(answer);
-    call
-}
-
-/// Settles several, each with its hex, token and answer. Answered with a word for each.
-pub(super) fn settle_each<'a>(keys: &Keys, ends: impl Iterator<Item = (&'a str, &'a str, &'a str)>) -> Call {
-    let mut call = SETTLE_EACH.prepare_invoke();
-    for (hex, token, answer) in ends {
-        call.key(keys.nonce(hex)).arg(1).arg(2).arg(token).arg(answer);
-    }
-    call
-}
-
-/// Answered with a word: whether it was this call's to reopen.
-pub(super) fn reopen(keys: &Keys, hex: &str, token: &str) -> Call {
-    let mut call = REOPEN.key(keys.nonce(hex));
-    call.arg(token);
-    call
-}
-
-/// Reopens several, each with its hex and token. Answered with a word for each.
-pub(super) fn reopen_each<'a>(keys: &Keys, ends: impl Iterator<Item = (&'a str, &'a str)>) -> Call {
-    let mut call = REOPEN_EACH.prepare_invoke();
-    for (hex, token) in ends {
-        call.key(keys.nonce(hex)).arg(1).arg(1).arg(token);
+/// Settles or reopens several. Answered with a word for each: whether it was this call's to end.
+pub(super) fn end_each(keys: &Keys, ends: &[Arc<End>]) -> Call {
+    let mut call = END_EACH.prepare_invoke();
+    for end in ends {
+        call.key(keys.nonce(&end.hex)).arg(1);
+        match &end.outcome {
+            Outcome::Settled(answer) => call.arg(2).arg(&end.token).arg(answer),
+            Outcome::Reopened => call.arg(1).arg(&end.token),
+        };
     }
     call
 }

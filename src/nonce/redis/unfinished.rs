@@ -8,7 +8,7 @@
 //! What is lost with this process, or beyond the bound, stays in progress until its window ends:
 //! that costs the client a new nonce, and never allows a second signature.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -19,7 +19,7 @@ const MOST: usize = 10_000;
 
 /// The ends that are not confirmed, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Unfinished(Mutex<VecDeque<End>>);
+pub(super) struct Unfinished(Mutex<VecDeque<Arc<End>>>);
 
 /// How one spend ended.
 #[derive(Debug)]
@@ -58,8 +58,8 @@ impl End {
 impl Unfinished {
     /// Takes responsibility for an end. Unless it is [`Pending::confirmed`], dropping it, which is
     /// also what a cancelled request does, puts it on the list.
-    pub(super) fn begin(&self, end: End) -> Pending<'_> {
-        Pending { list: self, end: Some(end) }
+    pub(super) fn begin(&self, end: impl Into<Arc<End>>) -> Pending<'_> {
+        Pending { list: self, end: Some(end.into()) }
     }
 
     /// The oldest end on the list.
@@ -77,11 +77,11 @@ impl Unfinished {
 #[derive(Debug)]
 pub(super) struct Pending<'a> {
     list: &'a Unfinished,
-    end: Option<End>,
+    end: Option<Arc<End>>,
 }
 
 impl Pending<'_> {
-    pub(super) fn end(&self) -> &End {
+    pub(super) fn end(&self) -> &Arc<End> {
         self.end.as_ref().expect("taken only by what consumes self")
     }
 

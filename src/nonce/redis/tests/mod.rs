@@ -16,13 +16,14 @@ mod cluster;
 mod load;
 mod outages;
 mod sentinel;
+mod sharing;
 mod single_use;
 mod tls;
 mod together;
 
 use std::time::Duration;
 
-use super::*;
+use super::{unfinished::Outcome, *};
 use crate::nonce::{
     Refusal, Use,
     contract::{self, Permit, answer, now, one, use_},

@@ -1,6 +1,6 @@
 //! A nonce is spent once, whatever happens to Redis.
 
-use std::process::Command;
+use std::{process::Command, sync::Arc};
 
 use super::{
     server::{RedisServer, until},
@@ -260,13 +260,16 @@ async fn a_copy_of_a_call_that_arrives_after_its_end_spends_nothing() {
     let token = "0123456789abcdef0123456789abcdef";
     for was_spent in [false, true] {
         let nonce = one(&store).await.to_hex();
-        let claim = Claim::new(&Permit, NonceValue::parse(&nonce).unwrap(), use_());
-        let late = script::spend(&store.keys, &claim, &nonce, token, now(), 300);
-        let spend_late = async || SpendReply::from_texts(store.pool.run(&late).await.unwrap()).unwrap();
+        let claim = Arc::new(Claim::new(&Permit, NonceValue::parse(&nonce).unwrap(), use_()));
+        let end = Arc::new(End { hex: nonce.clone(), token: token.into(), outcome: Outcome::Reopened });
+        let late = script::spend_each(&store.keys, &[Sent { claim, named: Arc::clone(&end), now: now() }], 300);
+        let spend_late = async || {
+            let [reply]: [(String, String); 1] = store.pool.run::<Vec<_>>(&late).await.unwrap().try_into().unwrap();
+            SpendReply::from_texts(reply).unwrap()
+        };
         if was_spent {
             assert_eq!(spend_late().await, SpendReply::Fresh);
         }
-        let end = End { hex: nonce.clone(), token: token.into(), outcome: Outcome::Reopened };
         store.tell(&end).await.unwrap();
         assert_eq!(spend_late().await, SpendReply::InProgress);
         fresh(&store, &NonceValue::parse(&nonce).unwrap()).await;

@@ -325,14 +325,19 @@ async fn only_the_caller_of_a_spend_ends_it_and_a_copy_that_comes_late_spends_no
     all_in_progress(&store, &nonces).await;
 
     let nonces = many(&store).await;
-    let claims: Vec<_> = nonces.iter().map(|nonce| Claim::new(&Permit, nonce.clone(), use_())).collect();
-    let hexes: Vec<_> = nonces.iter().map(NonceValue::to_hex).collect();
     let token = "0123456789abcdef0123456789abcdef";
-    let sent = claims.iter().zip(&hexes).map(|(claim, hex)| (claim, (&**hex, token)));
-    let late = script::spend_each(&store.keys, sent, now(), 300);
-    for hex in &hexes {
-        let end = End { hex: hex.clone(), token: token.into(), outcome: Outcome::Reopened };
-        store.tell(&end).await.unwrap();
+    let ends: Vec<_> = nonces
+        .iter()
+        .map(|nonce| Arc::new(End { hex: nonce.to_hex(), token: token.into(), outcome: Outcome::Reopened }))
+        .collect();
+    let sent = nonces.iter().zip(&ends).map(|(nonce, end)| Sent {
+        claim: Arc::new(Claim::new(&Permit, nonce.clone(), use_())),
+        named: Arc::clone(end),
+        now: now(),
+    });
+    let late = script::spend_each(&store.keys, &sent.collect::<Vec<_>>(), 300);
+    for end in &ends {
+        store.tell(end).await.unwrap();
     }
     let replies: Vec<(String, String)> = store.pool.run(&late).await.unwrap();
     assert!(replies.iter().all(|(reply, _)| reply == "in_progress"), "{replies:?}");
