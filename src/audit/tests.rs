@@ -473,3 +473,23 @@ async fn proofs_hold_against_the_signed_head() {
     assert!(matches!(opened.index.inclusion(24, 24), Err(IndexError::Beyond { records: 23 })));
     assert!(matches!(opened.index.inclusion(0, 23), Err(IndexError::Beyond { .. })));
 }
+
+#[tokio::test]
+async fn what_is_noted_stands_before_what_is_waited_for_and_is_written_without_it_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = open(directory.path());
+    let before = audit.size();
+    for _ in 0..100 {
+        audit.note(&event()).unwrap();
+    }
+    assert_eq!(audit.record(event()).await.unwrap().sequence(), before + 101);
+    audit.note(&event()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while audit.size() < before + 102 {
+        assert!(Instant::now() < deadline, "a note by itself was never written");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    audit.note(&event()).unwrap();
+    drop(audit);
+    assert_eq!(open(directory.path()).size(), before + 103, "what is noted last is written before the end");
+}
