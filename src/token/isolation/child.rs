@@ -54,7 +54,7 @@ impl Child {
     /// Reads what the parent asks, and has it done.
     async fn listen(&self, parent: OwnedReadHalf) -> io::Result<Infallible> {
         let (mut inbox, mut local) = (Inbox::new(), None);
-        let mut opening = None;
+        let (mut opening, mut is_weary) = (None, false);
         loop {
             tokio::select! {
                 readable = parent.readable() => {
@@ -82,6 +82,10 @@ impl Child {
                 opened = async { opening.as_mut().expect("checked").await }, if opening.is_some() => {
                     opening = None;
                     local = self.opened(opened.unwrap_or(Err(Error::Unanswered)));
+                }
+                () = until_weary(local.as_deref()), if !is_weary => {
+                    is_weary = true;
+                    self.outbox.put(&FromChild::Weary);
                 }
                 () = until_stuck(local.as_deref()) => end_at_once("calls into the module hang"),
             }
@@ -155,6 +159,14 @@ async fn until_stuck(local: Option<&Local>) {
     }
 }
 
+/// Waits until another process would do better.
+async fn until_weary(local: Option<&Local>) {
+    match local {
+        Some(local) => local.module.hung().until_weary().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Ends without a word to the module: threads may hang in it, and would crash as its data is taken down.
 fn end_at_once(why: &str) {
     tracing::error!(
@@ -214,11 +226,15 @@ struct FromParent {
 }
 
 impl GivesPin for FromParent {
-    fn pin(&self, token: &TokenIdentity) -> Result<SecretString, Error> {
+    fn pin(&self, token: &TokenIdentity, after_wrong: bool) -> Result<SecretString, Error> {
         // One that came too late for whoever asked before.
         while self.pins.try_recv().is_ok() {}
-        self.outbox.put(&FromChild::PinWanted(token.clone()));
+        self.outbox.put(&FromChild::PinWanted { token: token.clone(), after_wrong });
         self.pins.recv_timeout(PIN_TIME).unwrap_or(Err(Error::PinSource("it did not come in time".into())))
+    }
+
+    fn answered(&self, token: &TokenIdentity, taken: bool) {
+        self.outbox.put(&FromChild::PinAnswered { token: token.clone(), taken });
     }
 
     fn refused(&self, refused: RefusedPin) {

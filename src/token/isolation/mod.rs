@@ -11,6 +11,7 @@
 //! | [`wire`] | the frames |
 //! | [`line`] | the calls of one process, answered and not |
 //! | [`keeper`] | starts it, watches it, starts the next |
+//! | [`relief`] | another takes over while it still works |
 //! | [`child`] | that process itself |
 //! | [`sandbox`] | what it gives up first |
 //!
@@ -40,6 +41,7 @@ pub mod child;
 mod keeper;
 mod line;
 mod process;
+mod relief;
 mod remote;
 mod sandbox;
 mod wire;
