@@ -15,8 +15,8 @@ const LONGEST_AFTER_LOGIN: Duration = Duration::from_secs(30);
 /// A connection that lasts this long was worth making.
 const WORTH: Duration = Duration::from_secs(10);
 
-/// A connection that did some good before it failed is made anew about once a second, and no more rarely.
-const USEFUL: u32 = 3;
+/// A connection that did some good before it failed is made anew about twice a second, and no more rarely.
+const USEFUL: u32 = 2;
 
 /// What is remembered of earlier tries.
 #[derive(Clone, Debug, Default)]
@@ -142,7 +142,7 @@ mod tests {
             recovery.was_useful();
             recovery.succeeded(now);
         };
-        assert!((60..=105).contains(&tries(60, useful)), "{}", tries(60, useful));
+        assert!((120..=210).contains(&tries(60, useful)), "{}", tries(60, useful));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{
-    super::{Config, Error, PinDesk, TokenIdentity, pin::GivesPin, recovery::Recovery},
+    super::{Config, Error, PinDesk, TokenIdentity, pin::GivesPin, recovery::Recovery, verb::Answer},
     line::Line,
     process::Process,
     remote::{Shared, Stage},
@@ -29,9 +29,6 @@ const OPENING: Duration = Duration::from_secs(30);
 
 /// A wait so short that callers wait as well.
 const SHORT: Duration = Duration::from_millis(500);
-
-/// A process that gave so many answers was worth starting.
-const WORTH: usize = 30;
 
 /// Keeps one process after the other.
 #[derive(Clone)]
@@ -59,7 +56,7 @@ pub(super) struct Running {
     login: Option<TokenIdentity>,
     /// Another would do better.
     pub is_weary: bool,
-    answered: usize,
+    has_signed: bool,
 }
 
 /// Why answers are handed out no more.
@@ -150,9 +147,9 @@ impl Keeper {
         self.shared.stage.send_replace(Stage::Up(Arc::clone(&running.line), Arc::clone(&running.process)));
     }
 
-    /// A process that did some good is replaced without delay.
+    /// A process that made signatures was worth starting, and is replaced soon.
     pub(super) fn appreciate(&mut self, ended: &Running) {
-        if ended.answered >= WORTH {
+        if ended.has_signed {
             self.recovery.was_useful();
         }
     }
@@ -244,7 +241,7 @@ impl Keeper {
     fn answer(&self, message: FromChild, running: &mut Running) -> ControlFlow<()> {
         match message {
             FromChild::Answer { id, answer } => {
-                running.answered += usize::from(answer.is_ok());
+                running.has_signed |= matches!(answer, Ok(Answer::Octets(_)));
                 running.line.answer(id, answer);
             }
             FromChild::PinWanted { token, after_wrong } => {
@@ -276,7 +273,7 @@ impl Running {
         let process = Arc::new(process);
         let heard = Instant::now();
         let inbox = Inbox::new();
-        Ok(Self { line, process, socket, inbox, heard, asked: None, login: None, is_weary: false, answered: 0 })
+        Ok(Self { line, process, socket, inbox, heard, asked: None, login: None, is_weary: false, has_signed: false })
     }
 
     /// The next message; `None` when there is none for a while.

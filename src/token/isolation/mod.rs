@@ -33,6 +33,10 @@
 //! the socket, and is wiped on both sides. A process that was killed never counts as a refused PIN; one
 //! that was refused is remembered by the appliance ([`super::pin`]).
 //!
+//! **Calls that hang** keep their threads for good. Each worker that hangs is replaced in the same process, up to
+//! `token.hung_calls` of them; when half as many hang, the next process takes over ([`relief`]). One call in a
+//! hundred hanging, the others' p99 stays within twice its quiet value (`softhsm-tests/faults/hung.rs`).
+//!
 //! **Calls in progress** when the process ends: what changes nothing is asked once more of the next one,
 //! within its deadline (a signature nobody has seen may be made again); what may have changed something is
 //! [`Error::Unanswered`](super::Error::Unanswered), like a deadline that has passed.
