@@ -20,25 +20,30 @@ use super::{
 use crate::support::{
     appliance::{Appliance, BINARY},
     client::Client,
+    own_token::process_of,
     signer::{first_key_here, key},
     softhsm::SoftHsm,
     tool,
 };
 
+/// Where the module is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Module {
+    Here,
+    InAProcessOfItsOwn,
+}
+
 /// A token, and the home of the appliance on it.
 struct Place {
     token: SoftHsm,
     home: TempDir,
+    module: Module,
 }
 
 impl Place {
-    fn empty() -> Self {
-        Self { token: SoftHsm::new(), home: tempfile::tempdir().unwrap() }
-    }
-
     /// Where the operation begins.
-    fn before(operation: Operation) -> Self {
-        let place = Self::empty();
+    fn before(operation: Operation, module: Module) -> Self {
+        let place = Self { token: SoftHsm::new(), home: tempfile::tempdir().unwrap(), module };
         if !operation.is_start() {
             let appliance = place.serve();
             for (path, body) in operation.preparation() {
@@ -51,7 +56,7 @@ impl Place {
     }
 
     fn copy(&self) -> Self {
-        let copy = Self { token: self.token.copy(), home: tempfile::tempdir().unwrap() };
+        let copy = Self { token: self.token.copy(), home: tempfile::tempdir().unwrap(), module: self.module };
         let from = format!("{}/.", self.home.path().display());
         tool::run("cp", &["-a", &from, copy.home.path().to_str().unwrap()], &[]);
         copy
@@ -59,9 +64,9 @@ impl Place {
 
     fn config(&self) -> PathBuf {
         let config = self.token.config(self.home.path(), &first_key_here(&self.token, "", "[fleet]\nsingle = true"));
-        // What is killed is the appliance, at calls of the module.
+        let isolation = self.module == Module::InAProcessOfItsOwn;
         let text = fs::read_to_string(&config).unwrap();
-        fs::write(&config, text.replace("[token]", "[token]\nisolation = false")).unwrap();
+        fs::write(&config, text.replace("[token]", &format!("[token]\nisolation = {isolation}"))).unwrap();
         config
     }
 
@@ -95,6 +100,8 @@ struct Tally {
     kills: usize,
     /// Operations that had answered before the kill came.
     answered: usize,
+    /// Of the kills, those that only the module's process died of.
+    outlived: usize,
     /// SoftHSM2's own losses: killed between truncating and rewriting its token file.
     token_lost: usize,
     unchanged: usize,
@@ -103,17 +110,17 @@ struct Tally {
 }
 
 /// Kills the operation this many times.
-pub fn sweep(operation: Operation, kills: usize) {
-    let before = Place::before(operation);
+pub fn sweep(operation: Operation, module: Module, kills: usize) {
+    let before = Place::before(operation, module);
     let measured = measure(operation, &before);
     let mut tally = Tally::default();
     while tally.kills < kills {
         assert!(tally.answered < 10 * (kills + 5), "the kills come too late: {tally:?}");
         let moment = moment(&measured, tally.kills + tally.answered);
-        println!("{operation:?}: killed {moment:?}");
+        println!("{operation:?}, module {module:?}: killed {moment:?}");
         round(operation, &before.copy(), moment, &mut tally);
     }
-    println!("{operation:?} in {:?} with {:?} calls: {tally:?}", measured.duration, measured.calls);
+    println!("{operation:?}, module {module:?}, in {:?} with {:?} calls: {tally:?}", measured.duration, measured.calls);
 }
 
 fn measure(operation: Operation, before: &Place) -> Measured {
@@ -165,7 +172,7 @@ fn round(operation: Operation, place: &Place, moment: Moment, tally: &mut Tally)
     let answered = if operation.is_start() {
         kill_start(operation, place, moment)
     } else {
-        kill_request(operation, place, moment)
+        kill_request(operation, place, moment, tally)
     };
     if answered {
         tally.answered += 1;
@@ -235,9 +242,10 @@ fn goes_on(operation: Operation, place: &Place, appliance: Appliance) {
     assert!(place.intents().is_empty());
 }
 
-/// Sends the request and kills the server; true when it had answered.
-fn kill_request(operation: Operation, place: &Place, moment: Moment) -> bool {
+/// Sends the request and kills the server, or the process that holds its module; true when it had answered.
+fn kill_request(operation: Operation, place: &Place, moment: Moment, tally: &mut Tally) -> bool {
     let appliance = place.serve();
+    let held = process_of(appliance.pid());
     let tracer = match moment {
         Moment::Call { thread, number } => Some(kill_at_call(appliance.pid(), thread, number)),
         Moment::After(_) => None,
@@ -247,15 +255,26 @@ fn kill_request(operation: Operation, place: &Place, moment: Moment) -> bool {
     let request = thread::spawn(move || client.post(&path, &body));
     if let Moment::After(delay) = moment {
         thread::sleep(delay);
-        // Dropped is killed.
-        drop(appliance);
-        return request.join().unwrap().is_some_and(|answer| answer.status < 300);
+        if held.is_none() || random(2) == 0 {
+            // Dropped is killed.
+            drop(appliance);
+            return request.join().unwrap().is_some_and(|answer| answer.status < 300);
+        }
+        appliance.signal_token_process("KILL");
     }
     let answer = request.join().unwrap();
-    if answer.is_none() {
-        assert_eq!(appliance.wait().signal(), Some(9), "it ended otherwise than by SIGKILL");
+    match &answer {
+        None => assert_eq!(appliance.wait().signal(), Some(9), "it ended otherwise than by SIGKILL"),
+        Some(answer) => {
+            assert!(matches!(answer.status, 200 | 201 | 409 | 503), "{} {}", answer.status, answer.text());
+            tally.outlived += usize::from(held.is_some() && process_of(appliance.pid()) != held);
+            drop(tracer);
+            if held.is_some() {
+                // The appliance goes on, and ends when it is told to.
+                appliance.stop();
+            }
+        }
     }
-    drop(tracer);
     answer.is_some_and(|answer| answer.status < 300)
 }
 

@@ -10,7 +10,16 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{appliance::BINARY, eventually, signer::Signer, site::Site, softhsm::PIN, tool};
+use crate::support::{
+    appliance::{Appliance, BINARY},
+    eventually,
+    guarded::Guarded,
+    redis::RedisServer,
+    signer::Signer,
+    site::Site,
+    softhsm::PIN,
+    tool,
+};
 
 fn of(pid: u32, file: &str) -> String {
     tool::text(&fs::read(format!("/proc/{pid}/{file}")).unwrap())
@@ -43,6 +52,50 @@ fn it_has_no_more_than_it_needs() {
     assert!(sockets.len() <= 3, "{targets:?}");
     assert!(!of(signer.pid(), "maps").contains("softhsm"), "the appliance itself has loaded the module");
     assert!(of(pid, "maps").contains("softhsm"));
+}
+
+/// What the descriptors of a process lead to, but for standard input and output and the kinds that say nothing.
+fn descriptors(pid: u32) -> BTreeSet<String> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap().path());
+    // One may be closed while they are listed.
+    let targets = links.filter_map(|link| Some(fs::read_link(link).ok()?.display().to_string()));
+    targets.filter(|target| !target.starts_with("anon_inode:") && target != "/dev/null").collect()
+}
+
+/// With TLS, a socket in the file system, an audit trail and nonces in Redis.
+#[test]
+fn no_descriptor_of_the_appliance_is_one_of_its() {
+    let redis = RedisServer::start(&[]);
+    let tables = format!("[redis]\nurl = \"{}\"\n", redis.url());
+    let guarded = Guarded::with("operator", "", &tables);
+    let appliance = guarded.appliance();
+    let (ours, its) = (descriptors(appliance.pid()), descriptors(appliance.token_process()));
+    assert!(ours.iter().any(|target| target.ends_with("/audit/audit.log")), "{ours:?}");
+    assert!(ours.iter().filter(|target| target.starts_with("socket:")).count() > 4, "{ours:?}");
+    let shared: Vec<_> = ours.intersection(&its).filter(|target| !target.contains("/log-")).collect();
+    assert!(shared.is_empty(), "but for standard error: {shared:?}");
+}
+
+#[test]
+fn what_whoever_starts_the_appliance_has_left_open_is_not_passed_on() {
+    let site = Site::with_key();
+    let left = site.path("left-open");
+    fs::write(&left, "not for the module").unwrap();
+    let serve = site.command("serve", &site.config());
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 7<>\"$0\" 9<\"$0\" && exec \"$@\""]);
+    command.arg(&left).arg(serve.get_program()).args(serve.get_args());
+    command.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let appliance =
+        Appliance::start(command, site.home.path()).unwrap_or_else(|(status, log)| panic!("{status} {log}"));
+    let left = left.display().to_string();
+    assert!(descriptors(appliance.pid()).contains(&left), "it is left open");
+    let first = appliance.token_process();
+    assert!(!descriptors(first).contains(&left), "{:?}", descriptors(first));
+    appliance.signal_token_process("KILL");
+    let next = appliance.another_token_process(first);
+    eventually("signing resumes", || (appliance.try_attest().status == 200).then_some(()));
+    assert!(!descriptors(next).contains(&left), "{:?}", descriptors(next));
 }
 
 #[test]
@@ -163,7 +216,8 @@ fn an_end_of_the_process_never_counts_as_a_refused_pin() {
         old = appliance.another_token_process(old);
         eventually(fault, || (appliance.try_attest().status == 200).then_some(()));
     }
-    assert!(!site.path("state/pin-refused.json").exists());
+    let latch = fs::read_to_string(site.path("state/pin-refused.json")).unwrap_or_default();
+    assert!(!latch.contains("hash"), "{latch}");
 }
 
 #[test]

@@ -5,3 +5,6 @@ mod boundaries;
 mod changes;
 mod crash;
 mod hang;
+mod login;
+mod memory;
+mod once;

@@ -246,8 +246,8 @@ impl Keyring {
     }
 
     /// Appends the record of a decision made on `decided` under the fleet lock with this fence, and
-    /// reads everything back: what counts is what the token now says. Nothing is written when the
-    /// ledger has moved on since, or when the rules forbid the record.
+    /// reads everything back: what counts is what the token now says, also when the write had no answer.
+    /// Nothing is written when the ledger has moved on since, or when the rules forbid the record.
     pub async fn append(
         &self,
         decided: &Standing,
@@ -263,15 +263,28 @@ impl Keyring {
         decided.allows(&record)?;
         let stored = StoredRecord { label: record.label(), value: record.to_bytes() };
         let (sequence, digest) = (record.sequence, crate::key::record::digest(&stored.value));
-        self.ledger.append(stored).await?;
-        let standing = self.refresh().await?;
-        if standing.digest_at(sequence) == Some(&digest) { Ok(standing) } else { Err(Error::LostRace) }
+        let written = self.ledger.append(stored).await;
+        let read = self.refresh().await;
+        match (written, read) {
+            (_, Ok(standing)) if standing.digest_at(sequence) == Some(&digest) => Ok(standing),
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), read) => read.and(Err(Error::LostRace)),
+        }
     }
 
-    /// Adds a revocation; from its return on it is on the token.
+    /// Adds a revocation; from its return on it is on the token. So it is when the write had no answer and
+    /// the revocation is read back: who revokes again would add another.
     pub async fn append_revocation(&self, revocation: &Revocation) -> Result<Arc<Standing>, Error> {
-        self.ledger.append(StoredRecord { label: revocation.label(), value: revocation.to_bytes() }).await?;
-        self.refresh().await
+        let record = StoredRecord { label: revocation.label(), value: revocation.to_bytes() };
+        let written = self.ledger.append(record).await;
+        let read = self.refresh().await;
+        let id = KeyId { signer: self.signer.clone(), sequence: revocation.key };
+        let holds = |standing: &Standing| standing.key(&id).is_some_and(|key| key.revoked.is_some());
+        match (written, read) {
+            (Ok(()), read) => read,
+            (Err(_), Ok(standing)) if holds(&standing) => Ok(standing),
+            (Err(error), _) => Err(error.into()),
+        }
     }
 
     /// Adds or removes the intent to generate a key.

@@ -61,6 +61,10 @@ pub enum PinProblem {
         "is the one that this token refused before: it is not tried again. Correct the PIN source, then start again. If the token's PIN has been set to this one since, remove pin-refused.json from the state directory"
     )]
     Refused,
+    #[error(
+        "was tried and the module ended before it answered: it may be wrong, and tokens lock after a few wrong ones, so it is not tried again. Prove it with another tool (pkcs11-tool --login), remove pin-refused.json from the state directory, then start again"
+    )]
+    Unanswered,
     #[error("is locked: the security officer must unlock it (C_InitPIN)")]
     Locked,
     #[error("has one try left before it locks: log in with another tool to prove the PIN, then start again")]
@@ -297,6 +301,11 @@ impl Error {
             | Self::Login(_)
             | Self::Call(_) => false,
         }
+    }
+
+    /// The module has no memory left (CKR_HOST_MEMORY): what it has lost, only a new process has.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Call(call) if matches!(call.code(), Some(RvError::HostMemory)))
     }
 
     /// A way to the token that is gone.

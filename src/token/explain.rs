@@ -111,6 +111,9 @@ pub fn pin(problem: PinProblem) -> &'static str {
         PinProblem::Refused => {
             "put the right PIN into the file or credential that token.pin_file or token.pin_credential names, then start again; pin-refused.json in the state directory remembers the wrong one"
         }
+        PinProblem::Unanswered => {
+            "prove the PIN with another tool (OpenSC: pkcs11-tool --login), correct it if it is wrong, remove pin-refused.json from the state directory, then start again; a module that ends in C_Login is a case for its vendor"
+        }
         PinProblem::Locked => {
             "the security officer unlocks it (C_InitPIN; with OpenSC: pkcs11-tool --login --login-type so --init-pin), then start again with the right PIN"
         }

@@ -15,6 +15,7 @@ pub(super) struct Hung {
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     count: usize,
+    is_worn: bool,
     is_too_much: bool,
 }
 
@@ -58,6 +59,19 @@ impl Hung {
 
     pub fn is_too_much(&self) -> bool {
         self.now.borrow().is_too_much
+    }
+
+    /// The module has run out of something that only a new process has again.
+    pub fn wear_out(&self) {
+        self.now.send_modify(|state| state.is_worn = true);
+    }
+
+    /// Waits until a new process would do better: half as many calls hang as are too many, or the module
+    /// has run out of something.
+    pub async fn until_weary(&self) {
+        let half = self.bound.div_ceil(2);
+        // As below.
+        let _ = self.now.subscribe().wait_for(|state| state.is_worn || state.count >= half).await;
     }
 
     /// Waits until they are too many.

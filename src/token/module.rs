@@ -326,9 +326,11 @@ pub(super) fn connect(
     let (slot, info) = find_token(context, uri)?;
     refuse_risky_pin(&info)?;
     let identity = TokenIdentity::of(&info);
-    let pin = pins.pin(&identity)?;
     let anchor = context.open_rw_session(slot)?;
-    match anchor.login(UserType::User, Some(&pin)) {
+    let pin = pins.pin(&identity, info.user_pin_count_low())?;
+    let login = anchor.login(UserType::User, Some(&pin));
+    pins.answered(&identity, login.is_ok());
+    match login {
         Ok(()) => {}
         // Believed only when the session says so too: without a login every key of ours would be missing.
         Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_logged_in(&anchor) => {}

@@ -1,5 +1,8 @@
 //! The PIN: read when a token that is there wants it, never kept, and never tried again on a token that
-//! has refused it, whatever process tries.
+//! has refused it, whatever process tries. A login that nobody heard the end of, because the process of the
+//! module ended in it, says nothing about the PIN; but a wrong one would lock the token after a few of them.
+//! So it is tried once more at most, unless the token has taken it before, and not at all when the token says
+//! that it was given a wrong one.
 //!
 //! The latch is a file in the state directory. It names the token by its serial and holds a salted, slow
 //! hash of the PIN: the right PIN releases it, a restart does not.
@@ -19,14 +22,18 @@ use crate::{durable, secret::SecretError};
 
 /// Who gives the PIN to whoever logs in.
 pub(super) trait GivesPin: Send + Sync {
-    /// The PIN for this token, unless it must not be tried.
-    fn pin(&self, token: &TokenIdentity) -> Result<SecretString, Error>;
+    /// The PIN for this token, unless it must not be tried. `after_wrong`: the token says that a wrong one
+    /// was tried since its last good login.
+    fn pin(&self, token: &TokenIdentity, after_wrong: bool) -> Result<SecretString, Error>;
+
+    /// The token has answered the login, and `taken` the PIN or not.
+    fn answered(&self, token: &TokenIdentity, taken: bool);
 
     /// The token has refused it.
     fn refused(&self, refused: RefusedPin);
 }
 
-/// A PIN that a token refused, without the PIN.
+/// A PIN that a token refused, or did not answer, without the PIN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RefusedPin {
     token_serial: String,
@@ -36,7 +43,13 @@ pub(super) struct RefusedPin {
     place: Option<String>,
     salt: [u8; 16],
     hash: [u8; 32],
+    /// Logins with it that were not answered; none when the token said that it is wrong.
+    #[serde(default)]
+    unanswered: u8,
 }
+
+/// So many logins with a PIN that the token never took may be without an answer: fewer than lock any.
+const UNANSWERED: u8 = 2;
 
 /// What OWASP asks of PBKDF2-HMAC-SHA256: a PIN is short, and whoever has the file can try them all.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(600_000).expect("not zero");
@@ -47,7 +60,15 @@ impl RefusedPin {
         // Without random numbers, without a salt: still slow to search.
         let _ = getrandom::fill(&mut salt);
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, &salt, pin.expose_secret().as_bytes(), &mut hash);
-        Self { token_serial: token.serial.clone(), place: None, salt, hash }
+        Self { token_serial: token.serial.clone(), place: None, salt, hash, unanswered: 0 }
+    }
+
+    /// Why it must not be tried, if it must not.
+    fn problem(&self, after_wrong: bool) -> Option<PinProblem> {
+        match self.unanswered {
+            0 => Some(PinProblem::Refused),
+            count => (after_wrong || count >= UNANSWERED).then_some(PinProblem::Unanswered),
+        }
     }
 
     fn is(&self, pin: &SecretString) -> bool {
@@ -100,6 +121,24 @@ impl PinDesk {
         }
     }
 
+    /// The module ended in a login. A PIN that was `proven` by a login before is doubted only when the token
+    /// says that it was given a wrong one.
+    pub(super) fn unanswered(&self, token: &TokenIdentity, proven: bool) {
+        let Ok(pin) = self.source.read() else { return };
+        let _changing = CHANGING.lock();
+        let Ok(mut latched) = self.latched() else { return };
+        let before = latched.iter().find(|one| self.is_of(one, &token.serial) && one.is(&pin));
+        let count = before.map_or(0, |one| one.unanswered);
+        if before.is_some_and(|one| one.unanswered == 0) {
+            return;
+        }
+        let unanswered = if proven { 1 } else { count.saturating_add(1) };
+        tracing::warn!(unanswered, "the process that holds the token ended in a login");
+        latched.retain(|one| !self.is_of(one, &token.serial));
+        latched.push(RefusedPin { place: self.place.clone(), unanswered, ..RefusedPin::of(token, &pin) });
+        self.write(&latched);
+    }
+
     fn latched(&self) -> Result<Vec<RefusedPin>, Error> {
         if !self.latch.exists() {
             return Ok(Vec::new());
@@ -121,13 +160,20 @@ impl PinDesk {
 }
 
 impl GivesPin for PinDesk {
-    fn pin(&self, token: &TokenIdentity) -> Result<SecretString, Error> {
+    fn pin(&self, token: &TokenIdentity, after_wrong: bool) -> Result<SecretString, Error> {
         let pin = self.source.read().map_err(|error| Error::PinSource(error.to_string()))?;
         let known = self.latched()?;
-        if known.iter().any(|refused| self.is_of(refused, &token.serial) && refused.is(&pin)) {
-            return Err(Error::Pin(PinProblem::Refused));
+        let mut same = known.iter().filter(|one| self.is_of(one, &token.serial) && one.is(&pin));
+        match same.find_map(|one| one.problem(after_wrong)) {
+            Some(problem) => Err(Error::Pin(problem)),
+            None => Ok(pin),
         }
-        Ok(pin)
+    }
+
+    fn answered(&self, token: &TokenIdentity, taken: bool) {
+        if taken {
+            self.accepted(token);
+        }
     }
 
     fn refused(&self, refused: RefusedPin) {
@@ -160,10 +206,10 @@ mod tests {
     fn a_refused_pin_is_not_given_again_to_that_token_and_another_pin_is() {
         let directory = tempfile::tempdir().unwrap();
         let wrong = desk(directory.path(), "wrong-pin");
-        let pin = wrong.pin(&token("1")).unwrap();
+        let pin = wrong.pin(&token("1"), false).unwrap();
         wrong.refused(RefusedPin::of(&token("1"), &pin));
         let is_latched =
-            |desk: &PinDesk, serial| matches!(desk.pin(&token(serial)), Err(Error::Pin(PinProblem::Refused)));
+            |desk: &PinDesk, serial| matches!(desk.pin(&token(serial), false), Err(Error::Pin(PinProblem::Refused)));
         assert!(is_latched(&wrong, "1"));
         assert!(!is_latched(&wrong, "2"), "another token may have it");
         let right = desk(directory.path(), "right-pin");
@@ -179,14 +225,35 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let primary = desk(directory.path(), "right-pin");
         let copy = primary.clone().of_standby("somewhere".into());
-        let pin = copy.pin(&token("1")).unwrap();
+        let pin = copy.pin(&token("1"), false).unwrap();
         copy.refused(RefusedPin::of(&token("1"), &pin));
-        assert!(matches!(copy.pin(&token("1")), Err(Error::Pin(PinProblem::Refused))));
-        assert!(primary.pin(&token("1")).is_ok());
+        assert!(matches!(copy.pin(&token("1"), false), Err(Error::Pin(PinProblem::Refused))));
+        assert!(primary.pin(&token("1"), false).is_ok());
         primary.accepted(&token("1"));
-        assert!(copy.pin(&token("1")).is_err(), "the original's login says nothing of the copy's PIN");
+        assert!(copy.pin(&token("1"), false).is_err(), "the original's login says nothing of the copy's PIN");
         copy.accepted(&token("1"));
-        assert!(copy.pin(&token("1")).is_ok());
+        assert!(copy.pin(&token("1"), false).is_ok());
+    }
+
+    #[test]
+    fn a_login_without_an_answer_is_made_once_more_and_not_after_the_token_has_counted_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let desk = desk(directory.path(), "some-pin");
+        let is_doubted =
+            |after_wrong| matches!(desk.pin(&token("1"), after_wrong), Err(Error::Pin(PinProblem::Unanswered)));
+        assert!(!is_doubted(true), "whoever tried a wrong one, it was not this");
+        desk.unanswered(&token("1"), false);
+        assert!(!is_doubted(false) && is_doubted(true));
+        desk.answered(&token("1"), true);
+        assert!(!is_doubted(true), "it was right");
+        // The token has taken it before: whatever ends the module says nothing against it.
+        (0..9).for_each(|_| desk.unanswered(&token("1"), true));
+        assert!(!is_doubted(false) && is_doubted(true));
+        desk.unanswered(&token("1"), false);
+        assert!(is_doubted(false), "nobody knows of a login that succeeded");
+        desk.refused(RefusedPin::of(&token("1"), &"some-pin".into()));
+        desk.unanswered(&token("1"), true);
+        assert!(matches!(desk.pin(&token("1"), false), Err(Error::Pin(PinProblem::Refused))), "refused is refused");
     }
 
     #[test]
@@ -195,6 +262,6 @@ mod tests {
         let desk = desk(directory.path(), "some-pin");
         durable::private_directory(&directory.path().join("state")).unwrap();
         std::fs::write(directory.path().join("state/pin-refused.json"), "torn").unwrap();
-        assert!(matches!(desk.pin(&token("1")), Err(Error::PinSource(_))));
+        assert!(matches!(desk.pin(&token("1"), false), Err(Error::PinSource(_))));
     }
 }

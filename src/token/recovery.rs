@@ -15,8 +15,11 @@ const LONGEST_AFTER_LOGIN: Duration = Duration::from_secs(30);
 /// A connection that lasts this long was worth making.
 const WORTH: Duration = Duration::from_secs(10);
 
+/// A connection that did some good before it failed is made anew about twice a second, and no more rarely.
+const USEFUL: u32 = 2;
+
 /// What is remembered of earlier tries.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Recovery {
     failures: u32,
     /// Connections that were of no use, one after the other.
@@ -48,6 +51,11 @@ impl Recovery {
         self.futile = if lasted { 0 } else { self.futile.saturating_add(1) };
         self.failures = 0;
         self.not_before = Some(now + jittered(grown(self.futile).min(LONGEST_AFTER_LOGIN)));
+    }
+
+    /// The connection did some good before it failed, however soon that was: the next is not put off long.
+    pub fn was_useful(&mut self) {
+        self.futile = self.futile.min(USEFUL);
     }
 
     /// A try was made in vain.
@@ -126,6 +134,15 @@ mod tests {
     fn a_token_that_goes_on_failing_is_not_stormed_with_logins() {
         let useless = |recovery: &mut Recovery, now| recovery.succeeded(now);
         assert!(tries(600, useless) < 40, "{}", tries(600, useless));
+    }
+
+    #[test]
+    fn a_token_that_does_some_good_between_failures_is_not_put_off_long() {
+        let useful = |recovery: &mut Recovery, now| {
+            recovery.was_useful();
+            recovery.succeeded(now);
+        };
+        assert!((120..=210).contains(&tries(60, useful)), "{}", tries(60, useful));
     }
 
     #[test]

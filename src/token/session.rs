@@ -82,7 +82,11 @@ impl TokenSession {
         }
         match error.remedy() {
             Remedy::FreshSession | Remedy::Reopen if self.module.reopen(seen).is_ok() => {
-                self.once(objects, &mut call).0
+                let again = self.once(objects, &mut call).0;
+                if again.as_ref().is_err_and(Error::is_out_of_memory) {
+                    self.module.hung().wear_out();
+                }
+                again
             }
             // What went wrong first is the one to report.
             Remedy::FreshSession

@@ -11,13 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cryptoki_sys::{CK_FUNCTION_LIST_3_0, CK_RV, CK_SLOT_ID, CK_ULONG, CKR_OK, CKR_SESSION_COUNT};
+use cryptoki_sys::{CK_FUNCTION_LIST_3_0, CK_RV, CK_SLOT_ID, CK_ULONG, CKR_HOST_MEMORY, CKR_OK, CKR_SESSION_COUNT};
 
 use crate::{
     counts::Counts,
     functions::{self, Function},
     real::real,
-    rules::{self, Gate, Rule},
+    rules::{self, Crash, Gate, Rule},
 };
 
 /// Sessions that are open now.
@@ -38,6 +38,9 @@ pub fn through(function: Function, call: impl FnOnce(&CK_FUNCTION_LIST_3_0, bool
     note_sessions(function, result);
     due.iter().filter_map(|rule| rule.takes).for_each(|time| sleep_until(begun + time));
     for rule in &due {
+        if let Some(how) = rule.crash_after {
+            crash(how);
+        }
         result = rule.fail_after.unwrap_or(result);
     }
     result
@@ -51,14 +54,17 @@ fn sleep_until(then: Instant) {
 }
 
 fn before(rule: &Rule) -> Option<CK_RV> {
-    if rule.crash {
-        std::process::abort();
+    if let Some(how) = rule.crash {
+        crash(how);
     }
     while rule.hang && rules::is_in_force(rule) {
         thread::sleep(Duration::from_millis(5));
     }
     if let Some(time) = rule.delay {
         thread::sleep(time);
+    }
+    if rule.eat.is_some_and(|bytes| !eaten(bytes)) {
+        return Some(CKR_HOST_MEMORY);
     }
     if rule.close_sessions {
         close_sessions();
@@ -80,6 +86,22 @@ fn before(rule: &Rule) -> Option<CK_RV> {
         return Some(CKR_SESSION_COUNT);
     }
     rule.fail
+}
+
+/// Loses so much memory for good; false when there is none.
+fn eaten(bytes: usize) -> bool {
+    let mut memory = Vec::<u8>::new();
+    let there = memory.try_reserve_exact(bytes).is_ok();
+    std::mem::forget(memory);
+    there
+}
+
+fn crash(how: Crash) -> ! {
+    if how == Crash::Segv {
+        // SAFETY: none, which is what is asked for: nothing is mapped there.
+        unsafe { ptr::without_provenance_mut::<u8>(8).write_volatile(1) };
+    }
+    std::process::abort()
 }
 
 /// A place behind a gate.

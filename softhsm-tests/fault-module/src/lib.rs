@@ -19,8 +19,10 @@
 //! | `at-once=4`          | no more than so many of these calls run at once: others wait           |
 //! | `sessions=4`         | on C_OpenSession: CKR_SESSION_COUNT when so many are open              |
 //! | `hang`               | the call does not end before the rule is taken out of the control file |
-//! | `crash`              | the process aborts                                                     |
+//! | `crash`              | the process aborts; with `crash=SEGV` it writes where no memory is     |
+//! | `crash-after`        | the same once the real call was made, before anybody hears of it       |
 //! | `close-sessions`     | every session is closed first, which also logs out                     |
+//! | `eat=16`             | so many MiB are lost for good; CKR_HOST_MEMORY when there are none     |
 //! | `write=PATH`         | a file is written to that is none of its business                      |
 //! | `signal=PID`         | a process is told to end that is none of its business                  |
 //! | `flip`               | on C_Sign: one bit of the signature is wrong                           |

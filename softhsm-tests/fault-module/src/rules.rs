@@ -25,9 +25,11 @@ pub struct Rule {
     pub at_once: Option<Gate>,
     pub sessions: Option<u64>,
     pub hang: bool,
-    pub crash: bool,
+    pub crash: Option<Crash>,
+    pub crash_after: Option<Crash>,
     pub close_sessions: bool,
     pub flip: bool,
+    pub eat: Option<usize>,
     pub write: Option<PathBuf>,
     pub signal: Option<String>,
     when: When,
@@ -42,6 +44,24 @@ struct When {
     every: Option<u64>,
     times: Option<u64>,
     chance: Option<f64>,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    Abort,
+    /// It writes where there is no memory, as a module with a mistake does.
+    Segv,
+}
+
+impl Crash {
+    fn parse(how: &str) -> Option<Self> {
+        match how {
+            "" => Some(Self::Abort),
+            "SEGV" => Some(Self::Segv),
+            _ => None,
+        }
+    }
 }
 
 /// Lets so many through at once.
@@ -153,9 +173,11 @@ impl Rule {
             at_once: None,
             sessions: None,
             hang: false,
-            crash: false,
+            crash: None,
+            crash_after: None,
             close_sessions: false,
             flip: false,
+            eat: None,
             write: None,
             signal: None,
             when: When::default(),
@@ -167,9 +189,11 @@ impl Rule {
     fn add(&mut self, name: &str, value: &str) -> Option<()> {
         match (name, value) {
             ("hang", "") => self.hang = true,
-            ("crash", "") => self.crash = true,
+            ("crash", how) => self.crash = Some(Crash::parse(how)?),
+            ("crash-after", how) => self.crash_after = Some(Crash::parse(how)?),
             ("close-sessions", "") => self.close_sessions = true,
             ("flip", "") => self.flip = true,
+            ("eat", mebibytes) => self.eat = Some(mebibytes.parse::<usize>().ok()? << 20),
             ("write", path) => self.write = Some(path.into()),
             ("signal", pid) => self.signal = Some(pid.to_owned()),
             ("fail", code) => self.fail = Some(codes::code(code)?),

@@ -22,11 +22,14 @@ const AT_ONCE: usize = 2;
 /// What came of one member of a call.
 pub(super) type Came = Result<Value, Error>;
 
+/// Makes one call of several members.
+type Compose<M> = Box<dyn Fn(&[M]) -> Call + Send + Sync>;
+
 /// Calls of one script for many.
 pub(super) struct Sharing<M> {
     pool: Arc<Pool>,
     needs_fit: bool,
-    compose: Box<dyn Fn(&[M]) -> Call + Send + Sync>,
+    compose: Compose<M>,
     state: Mutex<State<M>>,
 }
 
@@ -52,7 +55,7 @@ impl<M: Send + Sync + 'static> Sharing<M> {
         Self::new(pool, false, Box::new(compose))
     }
 
-    fn new(pool: &Arc<Pool>, needs_fit: bool, compose: Box<dyn Fn(&[M]) -> Call + Send + Sync>) -> Arc<Self> {
+    fn new(pool: &Arc<Pool>, needs_fit: bool, compose: Compose<M>) -> Arc<Self> {
         let state = Mutex::new(State { waiting: Vec::new(), under_way: 0 });
         Arc::new(Self { pool: Arc::clone(pool), needs_fit, compose, state })
     }

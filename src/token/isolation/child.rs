@@ -88,8 +88,7 @@ impl Child {
             let (identity, algorithms) = (local.module.identity().clone(), local.module.algorithms().to_vec());
             // In this order: whoever hears it may ask.
             outbox.send(&FromChild::Opened(Ok(Opened { identity, algorithms })));
-            runtime.block_on(local.module.hung().until_too_much());
-            end_at_once("calls into the module hang");
+            runtime.block_on(watch(local, &outbox));
         });
     }
 
@@ -125,6 +124,17 @@ impl Asker for ToParent {
     }
 }
 
+/// Says once that another process would do better, and ends this one when only another helps.
+async fn watch(local: &Local, outbox: &Arc<Outbox>) {
+    let hung = local.module.hung();
+    tokio::select! {
+        () = hung.until_weary() => outbox.send(&FromChild::Weary),
+        () = hung.until_too_much() => {}
+    }
+    hung.until_too_much().await;
+    end_at_once("calls into the module hang");
+}
+
 fn closed_in(order: &Opening) -> Result<Config, Error> {
     let config: Config = serde_json::from_str(&order.config).map_err(|error| Error::KeyPolicy(error.to_string()))?;
     sandbox::close_in(config.writable.as_deref()).map_err(Error::Sandbox)?;
@@ -156,11 +166,15 @@ struct FromParent {
 }
 
 impl GivesPin for FromParent {
-    fn pin(&self, token: &TokenIdentity) -> Result<SecretString, Error> {
+    fn pin(&self, token: &TokenIdentity, after_wrong: bool) -> Result<SecretString, Error> {
         // One that came too late for whoever asked before.
         while self.pins.try_recv().is_ok() {}
-        self.outbox.send(&FromChild::PinWanted(token.clone()));
+        self.outbox.send(&FromChild::PinWanted { token: token.clone(), after_wrong });
         self.pins.recv_timeout(PIN_TIME).unwrap_or(Err(Error::PinSource("it did not come in time".into())))
+    }
+
+    fn answered(&self, token: &TokenIdentity, taken: bool) {
+        self.outbox.send(&FromChild::PinAnswered { token: token.clone(), taken });
     }
 
     fn refused(&self, refused: RefusedPin) {

@@ -1,5 +1,6 @@
 //! The thread that keeps a process that holds the module: starts it, gives it the PIN, hands out its
-//! answers, kills it when it is silent, and starts the next.
+//! answers, kills it when it is silent, and starts the next. How one takes over from another that still
+//! works is in [`super::relief`].
 
 use std::{
     io::{ErrorKind, Read},
@@ -12,7 +13,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{
-    super::{Config, Error, PinDesk, TokenIdentity, pin::GivesPin, recovery::Recovery},
+    super::{Config, Error, PinDesk, TokenIdentity, pin::GivesPin, recovery::Recovery, verb::Answer},
     line::Line,
     process::Process,
     remote::{Shared, Stage},
@@ -30,26 +31,38 @@ const OPENING: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
 
 /// Keeps one process after the other.
+#[derive(Clone)]
 pub(super) struct Keeper {
-    config: Config,
+    pub(super) config: Config,
     pins: PinDesk,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Disconnected when it is to end.
     stopped: Receiver<()>,
-    recovery: Recovery,
+    pub(super) recovery: Recovery,
     /// What the first process has found: the next must find the same.
     known: Option<Opened>,
 }
 
 /// A process that runs.
-struct Running {
-    line: Arc<Line>,
-    process: Arc<Process>,
+pub(super) struct Running {
+    pub line: Arc<Line>,
+    pub process: Arc<Process>,
     socket: UnixStream,
     inbox: Inbox,
     heard: Instant,
     /// When it was asked whether it lives, if it has not said so since.
     asked: Option<Instant>,
+    /// Whose PIN it has and may be logging in with.
+    login: Option<TokenIdentity>,
+    /// Another would do better.
+    pub is_weary: bool,
+    has_signed: bool,
+}
+
+/// Why answers are handed out no more.
+pub(super) enum Served {
+    ToTheEnd,
+    Enough,
 }
 
 /// The process has ended, or sends what nobody understands.
@@ -73,17 +86,19 @@ impl Keeper {
             Err(error) => return drop(tell.send(Err(error))),
         };
         loop {
-            self.serve(&mut running);
-            match self.replace(&running) {
-                Some(next) => running = next,
-                None => break,
+            running = match self.serve(&mut running, |running| running.is_weary && self.may_relieve()) {
+                Served::Enough => self.relieve(running),
+                Served::ToTheEnd => match self.replace(&mut running) {
+                    Some(next) => next,
+                    None => break,
+                },
             }
         }
         self.shared.stage.send_replace(Stage::Closed);
     }
 
     /// Says that it has ended, and starts another; `None` when it was to end.
-    fn replace(&mut self, ended: &Running) -> Option<Running> {
+    fn replace(&mut self, ended: &mut Running) -> Option<Running> {
         if !self.closing() {
             self.shared.losses.fetch_add(1, Ordering::Relaxed);
             self.shared.stage.send_replace(Stage::Starting);
@@ -94,6 +109,8 @@ impl Keeper {
         if self.closing() {
             return None;
         }
+        self.appreciate(ended);
+        self.doubt(ended);
         tracing::error!(%how, "the process that holds the token has ended: another is started");
         loop {
             self.wait()?;
@@ -116,7 +133,8 @@ impl Keeper {
     fn wait(&mut self) -> Option<()> {
         let pause = self.recovery.pause(Instant::now());
         if pause.is_none_or(|pause| pause > SHORT) && matches!(*self.shared.stage.borrow(), Stage::Starting) {
-            self.shared.stage.send_replace(Stage::Down);
+            let refused = self.recovery.refused_pin();
+            self.shared.stage.send_replace(refused.map_or(Stage::Down, Stage::Refused));
         }
         match self.stopped.recv_timeout(pause.unwrap_or(Duration::MAX)) {
             Err(RecvTimeoutError::Timeout) => Some(()),
@@ -124,22 +142,37 @@ impl Keeper {
         }
     }
 
-    fn up(&mut self, running: &Running) {
+    pub(super) fn up(&mut self, running: &Running) {
         self.recovery.succeeded(Instant::now());
         self.shared.stage.send_replace(Stage::Up(Arc::clone(&running.line), Arc::clone(&running.process)));
     }
 
-    fn closing(&self) -> bool {
+    /// A process that made signatures was worth starting, and is replaced soon.
+    pub(super) fn appreciate(&mut self, ended: &Running) {
+        if ended.has_signed {
+            self.recovery.was_useful();
+        }
+    }
+
+    /// A login that the process has ended in may have been one with a wrong PIN.
+    fn doubt(&self, ended: &mut Running) {
+        if let Some(token) = ended.login.take() {
+            self.pins.unanswered(&token, self.known.is_some());
+        }
+    }
+
+    pub(super) fn closing(&self) -> bool {
         self.shared.closing.load(Ordering::Acquire)
     }
 
     /// Starts a process and has it open the token.
-    fn start(&self) -> Result<(Running, Opened), Error> {
+    pub(super) fn start(&self) -> Result<(Running, Opened), Error> {
         let (process, socket) = Process::start(&self.config.environment).map_err(Error::Worker)?;
         let mut running = Running::new(process, socket, self.config.queue)?;
         let opened = self.open(&mut running);
         if opened.is_err() {
             running.process.end();
+            self.doubt(&mut running);
         }
         opened.map(|opened| (running, opened))
     }
@@ -187,30 +220,40 @@ impl Keeper {
         }
     }
 
-    /// Hands out answers until the process ends.
-    fn serve(&self, running: &mut Running) {
+    /// Hands out answers until the process ends, or there is another reason.
+    pub(super) fn serve(&self, running: &mut Running, mut is_enough: impl FnMut(&Running) -> bool) -> Served {
         // At least as patient as callers are, and not with a process that was stopped for a blink.
         let silence = self.config.call_deadline.max(Duration::from_secs(1));
-        loop {
+        while !is_enough(running) {
             match running.receive() {
                 Ok(Some(message)) => {
                     if self.answer(message, running).is_break() {
-                        return;
+                        return Served::ToTheEnd;
                     }
                 }
                 Ok(None) => running.look(silence),
-                Err(Ended) => return,
+                Err(Ended) => return Served::ToTheEnd,
             }
         }
+        Served::Enough
     }
 
-    fn answer(&self, message: FromChild, running: &Running) -> ControlFlow<()> {
+    fn answer(&self, message: FromChild, running: &mut Running) -> ControlFlow<()> {
         match message {
-            FromChild::Answer { id, answer } => running.line.answer(id, answer),
-            FromChild::PinWanted(token) => {
-                let pin = self.expect(&token).and_then(|()| self.pins.pin(&token));
+            FromChild::Answer { id, answer } => {
+                running.has_signed |= matches!(answer, Ok(Answer::Octets(_)));
+                running.line.answer(id, answer);
+            }
+            FromChild::PinWanted { token, after_wrong } => {
+                let pin = self.expect(&token).and_then(|()| self.pins.pin(&token, after_wrong));
+                running.login = pin.is_ok().then_some(token);
                 running.line.send_secret(&ToChild::Pin(pin.map(Pin)));
             }
+            FromChild::PinAnswered { token, taken } => {
+                running.login = None;
+                self.pins.answered(&token, taken);
+            }
+            FromChild::Weary => running.is_weary = true,
             FromChild::PinRefused(refused) => self.pins.refused(refused),
             FromChild::Beat | FromChild::Opened(_) => {}
             FromChild::Closed(closed) => {
@@ -228,7 +271,9 @@ impl Running {
         // Four more lanes hold 64 calls each; the process itself says when they are full.
         let line = Arc::new(Line::new(made.map_err(Error::Worker)?, queue.saturating_add(1024)));
         let process = Arc::new(process);
-        Ok(Self { line, process, socket, inbox: Inbox::new(), heard: Instant::now(), asked: None })
+        let heard = Instant::now();
+        let inbox = Inbox::new();
+        Ok(Self { line, process, socket, inbox, heard, asked: None, login: None, is_weary: false, has_signed: false })
     }
 
     /// The next message; `None` when there is none for a while.

@@ -84,6 +84,16 @@ impl Line {
         }
     }
 
+    /// Hangs up if nobody waits for an answer.
+    pub fn hang_up_when_idle(&self) -> bool {
+        let mut calls = self.calls.lock();
+        let is_idle = calls.as_ref().is_none_or(HashMap::is_empty);
+        if is_idle {
+            *calls = None;
+        }
+        is_idle
+    }
+
     /// The process has ended: whoever waits has no answer, and nobody can ask any more.
     pub fn hang_up(&self) {
         drop(self.calls.lock().take());

@@ -11,6 +11,7 @@
 //! | [`wire`] | the frames |
 //! | [`line`] | the calls of one process, answered and not |
 //! | [`keeper`] | starts it, watches it, starts the next |
+//! | [`relief`] | another takes over while it still works |
 //! | [`child`] | that process itself |
 //! | [`outbox`] | its answers |
 //! | [`sandbox`] | what it gives up first |
@@ -33,6 +34,10 @@
 //! the socket, and is wiped on both sides. A process that was killed never counts as a refused PIN; one
 //! that was refused is remembered by the appliance ([`super::pin`]).
 //!
+//! **Calls that hang** keep their threads for good. Each worker that hangs is replaced in the same process, up to
+//! `token.hung_calls` of them; when half as many hang, the next process takes over ([`relief`]). One call in a
+//! hundred hanging, the others' p99 stays within twice its quiet value (`softhsm-tests/faults/hung.rs`).
+//!
 //! **Calls in progress** when the process ends: what changes nothing is asked once more of the next one,
 //! within its deadline (a signature nobody has seen may be made again); what may have changed something is
 //! [`Error::Unanswered`](super::Error::Unanswered), like a deadline that has passed.
@@ -42,6 +47,7 @@ mod keeper;
 mod line;
 mod outbox;
 mod process;
+mod relief;
 mod remote;
 mod sandbox;
 mod wire;

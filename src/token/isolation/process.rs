@@ -18,6 +18,9 @@ use parking_lot::Mutex;
 /// The hidden subcommand that is that process.
 pub(super) const SUBCOMMAND: &str = "hold-token";
 
+/// The descriptors before it are standard input, output and error.
+const FIRST_AFTER_STANDARD: i32 = 3;
+
 /// How long the end of a killed process is waited for: one that sleeps in the kernel cannot be killed.
 const REAPING: Duration = Duration::from_secs(1);
 
@@ -33,6 +36,8 @@ impl Process {
             Some((name, value)) => Some((name, value.into())),
             None => Some((entry.as_str(), std::env::var_os(entry)?)),
         });
+        // Ours never are passed on; what whoever started us has left open would be.
+        close_fds::set_fds_cloexec_threadsafe(FIRST_AFTER_STANDARD, &[]);
         // The file that runs here, even when another has been installed in its place since.
         let child = Command::new("/proc/self/exe")
             .arg0(own_name())

@@ -1,7 +1,7 @@
 //! What the process that holds the module gives up before it loads it. Core dumps and being looked into
 //! by its own user went first, as in every process of this program ([`crate::secret`]); the appliance's own
-//! descriptors were never passed on (all are opened with O_CLOEXEC; what was left open by whoever started
-//! the appliance is), and of the environment only what the configuration names. By Landlock it sends no
+//! descriptors were never passed on, nor what whoever started the appliance had left open, and of the
+//! environment only what the configuration names. By Landlock it sends no
 //! signal to other processes, looks into none (a domain's boundary of ptrace), and where the configuration
 //! says where the module writes, writes nowhere else: not into the audit trail, for one.
 

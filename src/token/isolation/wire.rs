@@ -48,8 +48,18 @@ pub(super) struct Opening {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromChild {
     /// The token is there, and wants its PIN.
-    PinWanted(TokenIdentity),
+    PinWanted {
+        token: TokenIdentity,
+        after_wrong: bool,
+    },
+    /// The login has ended: the token has taken the PIN, or not.
+    PinAnswered {
+        token: TokenIdentity,
+        taken: bool,
+    },
     PinRefused(RefusedPin),
+    /// Half as many calls hang as may, or the module has run out of memory: time for another process.
+    Weary,
     Opened(Result<Opened, Error>),
     Answer {
         id: u64,
