@@ -70,11 +70,11 @@ impl Stock {
     pub fn fill(&self, appliance: &Appliance, wanted: usize) {
         let mut connection = Connection::open(appliance);
         while self.0.lock().len() < wanted {
-            self.add(connection.nonces(1000).unwrap());
+            self.add(&connection.nonces(1000).unwrap());
         }
     }
 
-    pub fn add(&self, nonces: Vec<String>) {
+    pub fn add(&self, nonces: &[String]) {
         let bodies = nonces.iter().map(|nonce| serde_json::to_vec(&attestation_request(nonce)).unwrap());
         let bodies: Vec<_> = bodies.collect();
         self.0.lock().extend(bodies);

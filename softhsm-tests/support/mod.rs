@@ -28,6 +28,7 @@ pub mod sentinels;
 pub mod shifted;
 pub mod signer;
 pub mod site;
+#[allow(dead_code, reason = "the measurements do more with it")]
 pub mod soak;
 pub mod softhsm;
 pub mod spy;

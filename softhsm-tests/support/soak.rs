@@ -111,7 +111,7 @@ impl State {
                 continue;
             }
             match connection.get_or_insert_with(|| Connection::open(appliance)).nonces(1000) {
-                Ok(nonces) => self.stock.add(nonces),
+                Ok(nonces) => self.stock.add(&nonces),
                 // The connection may have been idle for too long: whoever lacks a nonce says so.
                 Err(_) => connection = None,
             }
