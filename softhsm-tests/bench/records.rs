@@ -30,7 +30,9 @@ pub fn measure() {
     let appliances = [few.serve(), many.serve()];
     Turns::of(["0".into(), records.to_string()].map(|records| format!("{records} records in the audit trail")))
         .run_on(&appliances, [Load::usual(); 2]);
-    appliances.into_iter().for_each(|appliance| drop(appliance.stop()));
+    for appliance in appliances {
+        appliance.stop();
+    }
 }
 
 /// With which it signs its trail.

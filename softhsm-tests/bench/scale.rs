@@ -65,20 +65,15 @@ fn main() {
 }
 
 /// A token, with the files of an appliance on it beside.
-pub struct Place {
-    pub token: SoftHsm,
+pub(crate) struct Place {
+    pub(crate) token: SoftHsm,
     home: TempDir,
     settings: String,
 }
 
 impl Place {
-    pub fn new(more: &str) -> Self {
-        Self::with_home(tempfile::tempdir().unwrap(), more)
-    }
-
-    /// Where the trail is in this directory.
-    pub fn with_home(home: TempDir, more: &str) -> Self {
-        let token = SoftHsm::new();
+    pub(crate) fn new(more: &str) -> Self {
+        let (token, home) = (SoftHsm::new(), tempfile::tempdir().unwrap());
         let settings = format!(
             "[key_policy]\nfirst_key_on_token_serial = \"{}\"\n[nonce]\noutstanding_per_issuer = 4000000\n\
              capacity = 4000000\n{more}",
@@ -87,11 +82,11 @@ impl Place {
         Self { token, home, settings }
     }
 
-    pub fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
-    pub fn serve(&self) -> Appliance {
+    pub(crate) fn serve(&self) -> Appliance {
         let config = self.token.config(self.home.path(), &self.settings);
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace("[http]", "[http]\nmax_connections_per_address = 4000")).unwrap();
@@ -140,16 +135,16 @@ fn own_keys() {
 }
 
 fn nonces_in_the_process() {
-    nonces("in the process", [Place::new(""), Place::new("")]);
+    nonces("in the process", &[Place::new(""), Place::new("")]);
 }
 
 fn nonces_in_redis() {
     let servers = [RedisServer::start(&[]), RedisServer::start(&[])];
     let place = |server: &RedisServer| Place::new(&format!("[redis]\nurl = \"{}\"\n", server.url()));
-    nonces("in Redis", [place(&servers[0]), place(&servers[1])]);
+    nonces("in Redis", &[place(&servers[0]), place(&servers[1])]);
 }
 
-fn nonces(where_: &str, places: [Place; 2]) {
+fn nonces(where_: &str, places: &[Place; 2]) {
     let appliances = places.each_ref().map(Place::serve);
     let counts = [1_000, 1_000_000];
     for (appliance, count) in appliances.iter().zip(counts) {
@@ -158,7 +153,9 @@ fn nonces(where_: &str, places: [Place; 2]) {
     }
     Turns::of(["1 000", "1 000 000"].map(|count| format!("{count} nonces outstanding {where_}")))
         .run_on(&appliances, [Load::usual(); 2]);
-    appliances.into_iter().for_each(|appliance| drop(appliance.stop()));
+    for appliance in appliances {
+        appliance.stop();
+    }
 }
 
 fn connections() {
