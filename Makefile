@@ -1,5 +1,5 @@
 # Two commands to try it: make demo, make test.
-.PHONY: demo test test-long test-appliance bench bench-merkle bench-trail lint deb
+.PHONY: demo test test-long test-appliance bench bench-merkle bench-scale bench-trail soak lint deb
 
 demo:
 	@softhsm-tests/install-tools.sh demo
@@ -26,6 +26,18 @@ bench:
 bench-merkle:
 	@softhsm-tests/install-tools.sh tests
 	@cargo bench --locked --bench merkle
+
+# What there is much of: keys, nonces, records, connections; memory, the start, latency at half load. Only some:
+# make bench-scale PARTS="keys start"; parts: keys own-keys nonces redis records connections memory start half-load
+# half-load-redis. BENCH_RECORDS (1 000 000) in the trail.
+bench-scale:
+	@softhsm-tests/install-tools.sh tests
+	@cargo bench --locked --bench scale -- $(PARTS)
+
+# SOAK_SECONDS (3 600) of half load: memory, descriptors and threads stay as they are.
+soak:
+	@softhsm-tests/install-tools.sh tests
+	@cargo bench --locked --bench soak
 
 # What the audit trail costs a signature, and how it bears BENCH_RECORDS records.
 bench-trail:

@@ -4,12 +4,25 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{site::Site, tool};
+use crate::support::{site::Site, softhsm::SIGNER, tool};
 
 #[test]
-fn a_measurement_of_ones_own_token_leaves_nothing_behind() {
+fn a_measurement_of_ones_own_token_leaves_nothing_behind_and_other_names_alone() {
     let site = Site::with_key();
-    let before = site.token.object_files().len();
+    for (label, id) in [
+        ("another:1 P-256", "01"),
+        (&*format!("{SIGNER}-throwaway:1 P-256"), "02"),
+        (&format!("{SIGNER}-throwaway-benchmark:1 P-256"), "03"),
+        (&format!("{SIGNER}-throwaway-benchmark audit 1 P-256"), "04"),
+        (&format!("x{SIGNER}-throwaway-bench:1 P-256"), "05"),
+        ("under the id of what was left", "06"),
+    ] {
+        make_key(&site, label, id);
+    }
+    let (before, listed) = (site.token.object_files().len(), keys(&site));
+    // Of measurements that were cut short.
+    make_key(&site, &format!("{SIGNER}-throwaway-bench:7 P-256"), "06");
+    make_key(&site, &format!("{SIGNER}-throwaway-bench audit 7 P-256"), "07");
     let plot = site.path("plot.svg");
     let output = site
         .command("bench", &site.config())
@@ -27,12 +40,27 @@ fn a_measurement_of_ones_own_token_leaves_nothing_behind() {
     }
     assert!([1, 2, 4, 8].contains(&report["workers"].as_u64().unwrap()));
     assert!(fs::read_to_string(plot).unwrap().starts_with("<svg"));
+    assert_eq!(keys(&site), listed);
     assert_eq!(site.token.object_files().len(), before, "its keys are off the token again");
     let left = fs::read_dir(site.path("")).unwrap().map(|entry| entry.unwrap().file_name());
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("-bench-")).collect();
     assert!(left.is_empty(), "{left:?}");
     // The appliance itself is as it was.
     site.run("check").with(0, "active key");
+}
+
+fn make_key(site: &Site, label: &str, id: &str) {
+    let pair = ["--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign", "--label", label, "--id", id];
+    site.pkcs11_tool().logged_in(&pair);
+}
+
+/// Everything that the token shows of all keys, audit keys among them.
+fn keys(site: &Site) -> Vec<String> {
+    let tool = site.pkcs11_tool();
+    let mut keys = [tool.objects(), tool.audit_key()].concat();
+    keys.retain(|object| object.contains("Key Object"));
+    keys.sort();
+    keys
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod pin;
 mod readme;
 mod recovery;
 mod retries;
+mod soak;
 mod standby;
 mod support;
 mod token_objects;

@@ -8,6 +8,8 @@ pub mod dice;
 pub mod faults;
 pub mod guarded;
 pub mod http;
+#[allow(dead_code, reason = "the measurements do more with it")]
+pub mod load;
 pub mod modules;
 pub mod own_process;
 pub mod own_token;
@@ -26,6 +28,8 @@ pub mod sentinels;
 pub mod shifted;
 pub mod signer;
 pub mod site;
+#[allow(dead_code, reason = "the measurements do more with it")]
+pub mod soak;
 pub mod softhsm;
 pub mod spy;
 pub mod tool;

@@ -3,7 +3,8 @@
 //! (CKR_OPERATION_ACTIVE), and PKCS#11 v2.40 has no way to cancel one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
     sync::{Arc, Weak},
 };
 
@@ -22,6 +23,9 @@ use super::{
     module::{Connection, HoldsSession, Module},
 };
 use crate::key::{Algorithm, PublicKey, StoredRecord};
+
+/// Objects that one C_FindObjects asks for: a network HSM is asked that often less.
+const AT_ONCE: NonZeroUsize = NonZeroUsize::new(512).expect("it is not zero");
 
 /// One worker's view of the token.
 pub(super) struct TokenSession {
@@ -44,8 +48,8 @@ struct Live {
     module: Arc<Module>,
     session: Session,
     private_keys: HashMap<Vec<u8>, ObjectHandle>,
-    /// Data objects of ours never change: each is read once.
-    data_objects: Vec<(ObjectHandle, StoredRecord)>,
+    /// Data objects of ours never change: each is read once. By their raw handles.
+    data_objects: HashMap<u64, StoredRecord>,
     /// [`Module::destructions`] when the handles were found.
     destructions: u64,
 }
@@ -208,18 +212,19 @@ impl TokenSession {
     pub fn data_objects(&mut self) -> Result<Vec<StoredRecord>, Error> {
         self.with(Objects::Touched, |live| {
             let ours = [Attribute::Class(ObjectClass::DATA), Attribute::Application(APPLICATION.into())];
-            let present = live.session.find_objects(&ours)?;
+            let present: Result<Vec<_>, _> = live.session.iter_objects_with_cache_size(&ours, AT_ONCE)?.collect();
+            let present = present?;
             live.module.expect_objects(!present.is_empty())?;
             one_handle_each(&present)?;
-            live.data_objects.retain(|(handle, _)| present.contains(handle));
+            let mut known = std::mem::take(&mut live.data_objects);
             for handle in present {
-                if !live.data_objects.iter().any(|(known, _)| *known == handle) {
-                    let record =
-                        StoredRecord { label: label(&live.session, handle)?, value: value(&live.session, handle)? };
-                    live.data_objects.push((handle, record));
-                }
+                let record = match known.remove(&handle.handle()) {
+                    Some(record) => record,
+                    None => StoredRecord { label: label(&live.session, handle)?, value: value(&live.session, handle)? },
+                };
+                live.data_objects.insert(handle.handle(), record);
             }
-            Ok(live.data_objects.iter().map(|(_, record)| record.clone()).collect())
+            Ok(live.data_objects.values().cloned().collect())
         })
     }
 
@@ -323,7 +328,7 @@ impl Live {
             session: module.session(connection)?,
             module: Arc::clone(module),
             private_keys: HashMap::new(),
-            data_objects: Vec::new(),
+            data_objects: HashMap::new(),
             destructions: module.destructions(),
         })
     }
@@ -377,8 +382,12 @@ impl Live {
 /// tpm2-pkcs11 gives a new object the handle of another one after the first object on the token was
 /// destroyed, until it is initialized again: what is read through such a handle is the wrong object.
 fn one_handle_each(found: &[ObjectHandle]) -> Result<(), Error> {
-    let repeated = found.iter().enumerate().any(|(at, handle)| found[..at].contains(handle));
-    if repeated { Err(Error::lost("the module gives two objects the same handle")) } else { Ok(()) }
+    let different: HashSet<_> = found.iter().map(ObjectHandle::handle).collect();
+    if different.len() < found.len() {
+        Err(Error::lost("the module gives two objects the same handle"))
+    } else {
+        Ok(())
+    }
 }
 
 /// What the token reports of one private key object.
