@@ -149,7 +149,7 @@ fn calls_that_go_on_hanging_keep_no_other_waiting() {
 #[test]
 #[ignore = "long: run by make test-long"]
 fn calls_that_go_on_hanging_keep_no_other_of_many_waiting() {
-    calls_go_on_hanging(32, 20_000);
+    calls_go_on_hanging(32, 6000);
 }
 
 fn threads(pid: u32, name: &str) -> usize {

@@ -1,13 +1,14 @@
 //! Callers that mean harm: slow ones, many of them, garbage, and paths that are not what they look like.
 
 use std::{
+    collections::HashSet,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde_json::json;
 
 use crate::support::{
@@ -22,7 +23,9 @@ use crate::support::{
 /// A connection that comes from this address of the loopback network.
 fn connect_from(source: Ipv4Addr, target: &str) -> TcpStream {
     let target: SocketAddr = target.strip_prefix("http://").unwrap_or(target).parse().unwrap();
-    let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    // No appliance that another test starts shall hold it open.
+    let socket: OwnedFd =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::from((source, 0))).unwrap();
     rustix::net::connect(&socket, &target).unwrap();
     let stream = TcpStream::from(socket);
@@ -85,14 +88,16 @@ fn resident_kib(appliance: &Appliance) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// Sockets of the appliance, open or not yet let go of. Those of Unix are its runtimes' own, for signals, and
+/// come as threads begin to work.
 fn connections(appliance: &Appliance) -> usize {
-    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", appliance.pid())).unwrap();
-    descriptors
-        .filter(|entry| {
-            let target = std::fs::read_link(entry.as_ref().unwrap().path());
-            target.is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
-        })
-        .count()
+    let process = format!("/proc/{}", appliance.pid());
+    let unix = std::fs::read_to_string(format!("{process}/net/unix")).unwrap();
+    let unix: HashSet<_> = unix.lines().filter_map(|line| line.split_whitespace().nth(6)).collect();
+    let links = std::fs::read_dir(format!("{process}/fd")).unwrap().map(|entry| entry.unwrap().path());
+    let targets = links.filter_map(|link| Some(std::fs::read_link(link).ok()?.display().to_string()));
+    let number = |target: &str| target.strip_prefix("socket:[")?.strip_suffix(']').map(ToOwned::to_owned);
+    targets.filter_map(|target| number(&target)).filter(|number| !unix.contains(number.as_str())).count()
 }
 
 /// Whether the server has hung up.
