@@ -84,7 +84,7 @@ fn ways(token: &SlowToken) -> Vec<Way> {
     } else {
         vec![
             way("one by one", ONE, 1, 16, 1200),
-            way("single requests that share", SHARED, 1, 256, 40_000),
+            way("single requests that share", SHARED, 1, 512, 40_000),
             way("batches of 1000", BATCH, 1000, 6, 90_000),
         ]
     }

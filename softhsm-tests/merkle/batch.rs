@@ -245,6 +245,25 @@ fn when_the_token_fails_all_are_told_and_may_try_again() {
     all_verify(&appliance, site.home.path(), &answer);
 }
 
+/// In more than one call to Redis, and kept there for retries by all in one go.
+#[test]
+fn with_nonces_in_redis_all_are_spent_once_reopened_together_and_repeated_together() {
+    let (site, faults) = site("", "");
+    let redis = RedisServer::start(&[]);
+    site.edit_config("[audit]", &format!("[redis]\nurl = \"{}\"\n[audit]", redis.url()));
+    let appliance = site.serve().unwrap();
+    let batch = json!(requests(&appliance, 300));
+    faults.set("C_Sign fail=CKR_FUNCTION_REJECTED");
+    assert_eq!(statuses(&appliance.post(TOGETHER, &batch).ok()), [503; 300]);
+    faults.clear();
+    let answer = appliance.post(TOGETHER, &batch).ok();
+    all_verify(&appliance, site.home.path(), &answer);
+    let signatures = faults.calls("C_Sign");
+    assert_eq!(appliance.post(TOGETHER, &batch).ok(), answer);
+    assert_eq!(appliance.post("/api/v1/attestations?proof=merkle", &batch[299]).ok(), answer[299]["attestation"]);
+    assert_eq!(faults.calls("C_Sign"), signatures);
+}
+
 #[test]
 fn nothing_leaves_that_was_signed_while_the_key_was_revoked() {
     let (site, faults) = site("call_deadline = \"10s\"", "[fleet]\nsingle = true");

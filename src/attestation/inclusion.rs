@@ -80,7 +80,13 @@ impl AttestationTree {
     /// Over these canonical bytes; `None` when there are none, or more than [`MAX_TREE_SIZE`].
     #[must_use]
     pub fn new<'a>(canonical: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
-        let tree: Tree = canonical.into_iter().map(leaf_hash).collect();
+        Self::of_leaves(canonical.into_iter().map(leaf_hash))
+    }
+
+    /// The same over leaves that were hashed before.
+    #[must_use]
+    pub fn of_leaves(leaves: impl IntoIterator<Item = Hash>) -> Option<Self> {
+        let tree: Tree = leaves.into_iter().collect();
         let size = u32::try_from(tree.size()).ok().filter(|size| (1..=MAX_TREE_SIZE).contains(size))?;
         Some(Self { tree, size })
     }

@@ -151,7 +151,7 @@ pub(super) async fn many_are_spent_settled_and_reopened_each_by_itself(store: Ar
     assert_eq!(told, ["fresh", "not_found", "fresh", "issuer_mismatch", "in progress", "fresh"]);
     let (last, others) = (fresh.pop().unwrap(), fresh);
     let answers: Vec<_> = (1..).map(|audit_sequence| Answer { audit_sequence, ..answer() }).take(2).collect();
-    assert!(store.settle_all(others.into_iter().zip(answers.clone()).collect()).await.iter().all(Result::is_ok));
+    assert!(store.settle_all(others.into_iter().zip(&answers).collect()).await.iter().all(Result::is_ok));
     assert!(store.reopen_all(vec![last]).await.iter().all(Result::is_ok));
     let again = [first, second, third, fourth].map(|nonce| claim(nonce, use_())).to_vec();
     let again = store.spend_all(again, now()).await;

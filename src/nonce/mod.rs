@@ -257,10 +257,10 @@ pub trait Store: Send + Sync {
     async fn settle(&self, spent: Spent, answer: &Answer) -> Result<(), Error>;
 
     /// Keeps many.
-    async fn settle_all(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
+    async fn settle_all(&self, settled: Vec<(Spent, &Answer)>) -> Vec<Result<(), Error>> {
         let mut results = Vec::with_capacity(settled.len());
         for (spent, answer) in settled {
-            results.push(self.settle(spent, &answer).await);
+            results.push(self.settle(spent, answer).await);
         }
         results
     }

@@ -22,7 +22,7 @@ use crate::{
     quota::Charge,
     service::{
         Error, Service,
-        merkle::Form,
+        merkle::{Form, Outcome},
         nonces::names,
         policy::{AttestationPermit, permit_key},
         release::{Released, Usage},
@@ -120,12 +120,27 @@ impl SigningOrder {
         }
     }
 
-    /// What is kept for retries, what was asked for, and the key that may still be revoked before it leaves.
-    pub fn complete(self, signed: Signed) -> (Spent, Answer, (SignedAttestation, Arc<KeyEntry>)) {
+    /// What was spent, to be settled with what is kept for retries, and what then becomes the answer.
+    pub fn concluded(self, signed: Signed) -> (Spent, Concluded) {
         let key = Arc::clone(&signed.key);
-        let answer = self.answer(signed);
-        let attestation = complete(self.canonical, &self.statement.nonce, &key, &answer);
-        (self.spent, answer, (attestation, key))
+        let kept = self.answer(signed);
+        let (canonical, nonce) = (self.canonical, self.statement.nonce);
+        (self.spent, Concluded { canonical, nonce, key, kept })
+    }
+}
+
+/// An attestation that is on record, and whose key may still be revoked before it leaves.
+pub(super) struct Concluded {
+    canonical: Vec<u8>,
+    nonce: NonceValue,
+    key: Arc<KeyEntry>,
+    kept: Answer,
+}
+
+impl Concluded {
+    /// What is kept for retries.
+    pub fn kept(&self) -> &Answer {
+        &self.kept
     }
 }
 
@@ -276,9 +291,9 @@ impl Service {
                 return Err(token::Error::Busy.into());
             }
         };
-        match self.outcome_of(ticket).await.signed() {
-            Ok((order, signed)) => self.deliver(*order, signed).await,
-            Err((order, error)) => {
+        match self.outcome_of(ticket).await {
+            Outcome::Signed(concluded) => self.hand_over(*concluded),
+            Outcome::Failed(order, error) => {
                 if let Some(order) = order {
                     self.reopen(order.spent).await;
                 }
@@ -296,14 +311,20 @@ impl Service {
     }
 
     async fn deliver(&self, order: SigningOrder, signed: Signed) -> Result<SignedAttestation, Error> {
-        let (spent, answer, (signed, key)) = order.complete(signed);
+        let (spent, concluded) = order.concluded(signed);
         // Past the commit point: a store that cannot keep the answer only makes a retry fail.
-        if let Err(error) = self.nonces.settle(spent, &answer).await {
+        if let Err(error) = self.nonces.settle(spent, concluded.kept()).await {
             tracing::warn!(%error, "the answer could not be kept for retries");
         }
-        // Keeping it may have taken its time too: the last look is right before the answer.
+        self.hand_over(concluded)
+    }
+
+    /// Keeping it may have taken its time too: the last look is right before the answer.
+    pub(super) fn hand_over(&self, concluded: Concluded) -> Result<SignedAttestation, Error> {
+        let Concluded { canonical, nonce, key, kept } = concluded;
+        let attestation = complete(canonical, &nonce, &key, &kept);
         self.keyring.may_release(&key.id, self.clock.now())?;
-        Ok(signed)
+        Ok(attestation)
     }
 
     /// The same answer again, put together from what was kept: no second signature is made.

@@ -15,8 +15,8 @@ use crate::{
     quota::Charge,
     service::{
         Error, Service,
-        attest::{Asked, Signed, SignedAttestation, SigningOrder, used_event},
-        merkle::Form,
+        attest::{Asked, SignedAttestation, SigningOrder, used_event},
+        merkle::{Form, Outcome},
         policy::{AttestationPermit, permit_key},
     },
     timestamp::Timestamp,
@@ -235,34 +235,16 @@ impl Service {
         };
         let (mut results, mut failed) = (Vec::with_capacity(tickets.len()), Vec::new());
         for ticket in tickets {
-            results.push(self.outcome_of(ticket).await.signed().map_err(|(order, error)| {
-                failed.extend(order.map(|order| order.into_spent()));
-                error
-            }));
+            results.push(match self.outcome_of(ticket).await {
+                Outcome::Signed(concluded) => Ok(concluded),
+                Outcome::Failed(order, error) => {
+                    failed.extend(order.map(|order| order.into_spent()));
+                    Err(error)
+                }
+            });
         }
         self.reopen_all(failed).await;
-        self.deliver_all(results).await
-    }
-
-    async fn deliver_all(&self, results: Vec<Result<(Box<SigningOrder>, Signed), Error>>) -> Vec<Answered> {
-        let mut settled = Vec::with_capacity(results.len());
-        let mut complete = |(order, signed): (Box<SigningOrder>, Signed)| {
-            let (spent, answer, signed) = order.complete(signed);
-            settled.push((spent, answer));
-            signed
-        };
-        let delivered: Vec<_> = results.into_iter().map(|result| result.map(&mut complete)).collect();
-        // Past the commit point: a store that cannot keep an answer only makes a retry fail.
-        for error in self.nonces.settle_all(settled).await.into_iter().filter_map(Result::err) {
-            tracing::warn!(%error, "an answer could not be kept for retries");
-        }
-        // The last look is right before the answer.
-        let now = self.clock.now();
-        let released = |(signed, key): (SignedAttestation, Arc<KeyEntry>)| {
-            self.keyring.may_release(&key.id, now)?;
-            Ok(signed)
-        };
-        delivered.into_iter().map(|result| result.and_then(released)).collect()
+        results.into_iter().map(|result| result.and_then(|concluded| self.hand_over(*concluded))).collect()
     }
 
     async fn reopen_all(&self, spent: Vec<Spent>) {

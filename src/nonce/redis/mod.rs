@@ -236,7 +236,7 @@ impl Store for RedisStore {
         self.spend_together(claims, now).await
     }
 
-    async fn settle_all(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
+    async fn settle_all(&self, settled: Vec<(Spent, &Answer)>) -> Vec<Result<(), Error>> {
         self.settle_together(settled).await
     }
 

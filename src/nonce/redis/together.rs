@@ -49,7 +49,7 @@ impl RedisStore {
         join_all(in_parts(claims).map(|part| self.spend_part(part, now))).await.into_iter().flatten().collect()
     }
 
-    pub(super) async fn settle_together(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
+    pub(super) async fn settle_together(&self, settled: Vec<(Spent, &Answer)>) -> Vec<Result<(), Error>> {
         join_all(in_parts(settled).map(|part| self.settle_part(part))).await.into_iter().flatten().collect()
     }
 
@@ -100,9 +100,9 @@ impl RedisStore {
         Ok(desk.claim(brought::Claim { use_, hex: hex.clone(), token: token.clone(), charges }).await?)
     }
 
-    async fn settle_part(&self, settled: Vec<(Spent, Answer)>) -> Vec<Result<(), Error>> {
+    async fn settle_part(&self, settled: Vec<(Spent, &Answer)>) -> Vec<Result<(), Error>> {
         let pending = settled.into_iter().map(|(spent, answer)| {
-            let answer = serde_json::to_string(&answer).map_err(|error| Error::Unavailable(Box::new(error)))?;
+            let answer = serde_json::to_string(answer).map_err(|error| Error::Unavailable(Box::new(error)))?;
             Ok(self.unfinished.begin(End::settled(&spent, answer)))
         });
         let pending: Vec<_> = pending.collect();

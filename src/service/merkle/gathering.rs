@@ -20,9 +20,11 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::Config;
 use crate::{
+    evidence::Warrant,
+    merkle::{Hash, leaf_hash},
     service::{
         Error, Service,
-        attest::{Signed, SigningOrder},
+        attest::{Concluded, SigningOrder},
     },
     token,
 };
@@ -30,29 +32,17 @@ use crate::{
 /// Full batches that may wait; more requests are turned away.
 const WAITING: usize = 4;
 
-/// What became of an order that shared a signature. Only a failure of the program itself loses the order.
-pub(in crate::service) struct Outcome {
-    order: Option<Box<SigningOrder>>,
-    result: Result<Signed, Error>,
+/// What became of an order that shared a signature.
+pub(in crate::service) enum Outcome {
+    /// It is on record, and kept for retries.
+    Signed(Box<Concluded>),
+    /// The order is to be reopened. Only a failure of the program itself loses it.
+    Failed(Option<Box<SigningOrder>>, Error),
 }
 
 impl Outcome {
-    pub fn new(order: Box<SigningOrder>, result: Result<Signed, Error>) -> Self {
-        Self { order: Some(order), result }
-    }
-
     fn lost() -> Self {
-        Self { order: None, result: Err(Error::Internal("a batch ended without a word")) }
-    }
-
-    /// The order with its signature, or to be reopened.
-    #[expect(clippy::type_complexity, clippy::result_large_err, reason = "taken apart at once")]
-    pub fn signed(self) -> Result<(Box<SigningOrder>, Signed), (Option<Box<SigningOrder>>, Error)> {
-        match (self.order, self.result) {
-            (Some(order), Ok(signed)) => Ok((order, signed)),
-            (order, Err(error)) => Err((order, error)),
-            (None, Ok(_)) => Err((None, Error::Internal("a signature for nobody"))),
-        }
+        Self::Failed(None, Error::Internal("a batch ended without a word"))
     }
 }
 
@@ -63,6 +53,8 @@ pub struct Gathering {
     sessions: usize,
     /// Longest wait for a signature to begin.
     deadline: Duration,
+    /// Where batches are signed.
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -79,12 +71,15 @@ pub(super) struct Waiting {
     number: u64,
     since: Instant,
     pub order: Box<SigningOrder>,
+    /// Hashed by whoever joins: the token waits for the one who makes the tree.
+    pub leaf: Hash,
     pub answer: oneshot::Sender<Outcome>,
 }
 
 impl Waiting {
     pub fn reissued(self, by: impl FnOnce(SigningOrder) -> SigningOrder) -> Self {
-        Self { order: Box::new(by(*self.order)), ..self }
+        let order = Box::new(by(*self.order));
+        Self { leaf: leaf_hash(order.message()), order, ..self }
     }
 }
 
@@ -111,10 +106,16 @@ impl Drop for Slot {
 }
 
 impl Gathering {
-    /// Nobody waits yet.
+    /// Nobody waits yet. Batches will be signed on the runtime on which this is called.
     #[must_use]
     pub fn new(config: Config, token: &token::Config) -> Self {
-        Self { config, sessions: token.workers.max(1), deadline: token.call_deadline, state: Mutex::default() }
+        Self {
+            config,
+            sessions: token.workers.max(1),
+            deadline: token.call_deadline,
+            runtime: Handle::current(),
+            state: Mutex::default(),
+        }
     }
 
     /// Takes part in the next signature; all of them or, when too many wait, none.
@@ -123,18 +124,19 @@ impl Gathering {
         service: &Arc<Service>,
         orders: Vec<SigningOrder>,
     ) -> Result<Vec<Ticket>, Vec<SigningOrder>> {
+        let orders: Vec<_> = orders.into_iter().map(|order| (leaf_hash(order.message()), order)).collect();
         let mut state = self.state.lock();
         // What a caller may send as one is taken when nobody waits, whatever the size of batches.
         let is_full = state.waiting.len() + orders.len() > WAITING * self.config.max_batch;
         if is_full && !state.waiting.is_empty() {
-            return Err(orders);
+            return Err(orders.into_iter().map(|(_, order)| order).collect());
         }
         let since = Instant::now();
-        let tickets = orders.into_iter().map(|order| {
+        let tickets = orders.into_iter().map(|(leaf, order)| {
             let (answer, answered) = oneshot::channel();
             let number = state.joined;
             state.joined += 1;
-            state.waiting.push_back(Waiting { number, since, order: Box::new(order), answer });
+            state.waiting.push_back(Waiting { number, since, order: Box::new(order), leaf, answer });
             Ticket { number, since, answer: answered }
         });
         let tickets = tickets.collect();
@@ -181,10 +183,8 @@ impl Gathering {
 fn begin(service: &Arc<Service>, batches: Vec<Vec<Waiting>>) {
     for batch in batches {
         let slot = Slot(Arc::clone(service));
-        // Without a runtime the process is at its end.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(Arc::clone(service).sign_together(batch, slot));
-        }
+        // Not on the thread of whoever begins it: beside its requests the token would wait.
+        service.gathering.runtime.spawn(Arc::clone(service).sign_together(batch, slot));
     }
 }
 
@@ -200,7 +200,7 @@ impl Service {
             if !is_last {
                 gathering.hurry(self);
             } else if let Some(order) = gathering.withdraw(number) {
-                return Outcome::new(order, Err(token::Error::Deadline(gathering.deadline).into()));
+                return Outcome::Failed(Some(order), token::Error::Deadline(gathering.deadline).into());
             }
         }
         // It is being signed, and that has a deadline of its own.

@@ -5,6 +5,7 @@
 //! while a session of the token is free nobody waits; while all are busy, requests gather ([`gathering`]) and
 //! go together with the next signature ([`signing`]). Nothing else of the pipeline is shared: each has its
 //! own permit, its own nonce and its own record, and all records are on disk before the signature leaves.
+//! What a retry will get is kept for all of them in one go.
 
 mod gathering;
 mod signing;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use gathering::Gathering;
+pub(super) use gathering::Outcome;
 
 use crate::attestation::inclusion::MAX_TREE_SIZE;
 

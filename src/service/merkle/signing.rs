@@ -1,6 +1,6 @@
 //! A batch and its one signature.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::gathering::{Outcome, Slot, Waiting};
 use crate::{
@@ -36,18 +36,24 @@ impl Warrant for RootOrder {
 /// A batch with what is signed for it, and where each of them stands in the tree.
 struct Batch {
     members: Vec<Waiting>,
-    places: Vec<Inclusion>,
+    tree: AttestationTree,
+    places: OnceLock<Vec<Inclusion>>,
     root: RootOrder,
 }
 
 impl Batch {
     /// Back, when there are none or too many.
     fn new(members: Vec<Waiting>) -> Result<Self, Vec<Waiting>> {
-        let Some(tree) = AttestationTree::new(members.iter().map(|member| member.order.message())) else {
+        let Some(tree) = AttestationTree::of_leaves(members.iter().map(|member| member.leaf)) else {
             return Err(members);
         };
         let root = RootOrder { statement: tree.root_statement(), covers: members.len() };
-        Ok(Self { members, places: tree.inclusions().collect(), root })
+        Ok(Self { members, tree, places: OnceLock::new(), root })
+    }
+
+    /// Found while the token signs, which needs the root alone.
+    fn places(&self) -> &[Inclusion] {
+        self.places.get_or_init(|| self.tree.inclusions().collect())
     }
 
     /// A record of each.
@@ -57,16 +63,7 @@ impl Batch {
                 .detail("merkle_leaf_index", place.leaf_index())
                 .detail("merkle_tree_size", place.tree_size())
         };
-        self.members.iter().zip(&self.places).map(event).collect()
-    }
-
-    /// Gives each its own. Whoever has gone needs no answer.
-    fn hand_out(self, key: &Arc<KeyEntry>, released: &Released) {
-        let places = self.places.into_iter().zip(released.audit_sequence..);
-        for (member, (place, audit_sequence)) in self.members.into_iter().zip(places) {
-            let signed = Signed::new(Arc::clone(key), released, audit_sequence, Some(place));
-            let _ = member.answer.send(Outcome::new(member.order, Ok(signed)));
-        }
+        self.members.iter().zip(self.places()).map(event).collect()
     }
 }
 
@@ -91,8 +88,14 @@ impl Service {
                 drop(slot.take());
                 batch.events(&key, now)
             };
-            let refusal = match self.sign_and_release_all(&key, Usage::Sign, &batch.root, events).await {
-                Ok(released) => return batch.hand_out(&key, &released),
+            let released = self.sign_and_release_all(&key, Usage::Sign, &batch.root, events);
+            let meanwhile = async {
+                batch.places();
+            };
+            // In this order: the token is asked first.
+            let (released, ()) = tokio::join!(biased; released, meanwhile);
+            let refusal = match released {
+                Ok(released) => return self.hand_out(batch, &key, &released).await,
                 Err(refusal) => refusal,
             };
             members = batch.members;
@@ -100,6 +103,28 @@ impl Service {
                 Ok(successor) => successor,
                 Err(error) => return refuse(members, error),
             };
+        }
+    }
+
+    /// Keeps for retries what each has got, and gives it to them. Whoever has gone needs no answer.
+    async fn hand_out(&self, batch: Batch, key: &Arc<KeyEntry>, released: &Released) {
+        let Batch { members, tree, places, .. } = batch;
+        let places = places.into_inner().unwrap_or_else(|| tree.inclusions().collect());
+        let places = places.into_iter().zip(released.audit_sequence..);
+        let (mut spent, mut answers) = (Vec::new(), Vec::new());
+        for (member, (place, audit_sequence)) in members.into_iter().zip(places) {
+            let signed = Signed::new(Arc::clone(key), released, audit_sequence, Some(place));
+            let (its, concluded) = member.order.concluded(signed);
+            spent.push(its);
+            answers.push((member.answer, Box::new(concluded)));
+        }
+        let settled = spent.into_iter().zip(answers.iter().map(|(_, concluded)| concluded.kept())).collect();
+        // Past the commit point: a store that cannot keep an answer only makes a retry fail.
+        for error in self.nonces.settle_all(settled).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "an answer could not be kept for retries");
+        }
+        for (answer, concluded) in answers {
+            let _ = answer.send(Outcome::Signed(concluded));
         }
     }
 
@@ -111,7 +136,7 @@ impl Service {
                 return Some(member);
             }
             if let Err(error) = permit_key(member.order.client(), &key.id, true) {
-                let _ = member.answer.send(Outcome::new(member.order, Err(error)));
+                let _ = member.answer.send(Outcome::Failed(Some(member.order), error));
                 return None;
             }
             Some(member.reissued(|order| order.by(self.signer.issuer(key), key)))
@@ -124,6 +149,6 @@ impl Service {
 fn refuse(members: Vec<Waiting>, error: Error) {
     let error = Arc::new(error);
     for member in members {
-        let _ = member.answer.send(Outcome::new(member.order, Err(Error::Shared(Arc::clone(&error)))));
+        let _ = member.answer.send(Outcome::Failed(Some(member.order), Error::Shared(Arc::clone(&error))));
     }
 }

@@ -60,8 +60,11 @@ async fn all_unavailable(store: &RedisStore, nonces: &[NonceValue]) {
     assert!(spends.len() == nonces.len() && spends.iter().all(is_unavailable), "{spends:?}");
 }
 
-fn numbered(spent: Vec<Spent>) -> Vec<(Spent, Answer)> {
-    (1..).zip(spent).map(|(audit_sequence, spent)| (spent, Answer { audit_sequence, ..answer() })).collect()
+/// Each with an answer of its own number.
+async fn settle_all(store: &RedisStore, spent: Vec<Spent>) -> Vec<Result<(), Error>> {
+    let numbered = (1..).take(spent.len()).map(|audit_sequence| Answer { audit_sequence, ..answer() });
+    let answers: Vec<_> = numbered.collect();
+    store.settle_all(spent.into_iter().zip(&answers).collect()).await
 }
 
 /// Each has the answer of its own number.
@@ -121,7 +124,7 @@ async fn a_lost_reply_is_asked_for_again_and_each_is_fresh_once() {
     assert_eq!(network.left(), 0);
     all_in_progress(&here, &nonces).await;
     all_in_progress(&elsewhere, &nonces).await;
-    assert!(here.settle_all(numbered(spent)).await.iter().all(Result::is_ok));
+    assert!(settle_all(&here, spent).await.iter().all(Result::is_ok));
     all_repeated(&elsewhere, &nonces).await;
 }
 
@@ -140,7 +143,7 @@ async fn spends_whose_replies_are_all_lost_are_given_up_and_can_be_tried_again_a
     // Giving up is for the calls that got no reply, not for whoever came after them.
     here.ping().await.unwrap();
     all_in_progress(&here, &nonces).await;
-    assert!(elsewhere.settle_all(numbered(spent)).await.iter().all(Result::is_ok));
+    assert!(settle_all(&elsewhere, spent).await.iter().all(Result::is_ok));
     all_repeated(&here, &nonces).await;
 }
 
@@ -178,7 +181,7 @@ async fn what_a_failover_or_a_restart_or_a_flush_left_behind_is_refused() {
     all_refused(&on_new, &nonces, Refusal::StoreFailover).await;
     all_refused(&on_new, &spent, Refusal::StoreFailover).await;
     all_fresh(&on_old, &nonces).await;
-    assert!(on_new.settle_all(numbered(holds)).await.iter().all(Result::is_ok));
+    assert!(settle_all(&on_new, holds).await.iter().all(Result::is_ok));
     let state: String = new.command(&["HGET", &on_new.keys.nonce(&spent[MANY - 1].to_hex()), "state"]);
     assert_eq!(state, "in_progress");
 
@@ -229,7 +232,7 @@ async fn one_that_fails_is_nothing_to_the_others() {
     let broken = store.keys.nonce(&spent[3].nonce.to_hex());
     server.command::<()>(&["SET", &broken, "what is no record"]);
     let copies = spent.split_off(MANY / 2);
-    let settled = store.settle_all(numbered(spent)).await;
+    let settled = settle_all(&store, spent).await;
     let reopened = store.reopen_all(copies).await;
     assert_eq!(settled.iter().chain(&reopened).filter(|end| end.is_err()).count(), 1);
     assert!(is_unavailable(&settled[3]));
@@ -289,7 +292,7 @@ async fn ends_whose_replies_are_lost_have_happened_and_others_are_told_later() {
     // Happened, and nobody was told.
     let (to_settle, to_reopen) = (all_fresh(&here, &settled).await, all_fresh(&here, &reopened).await);
     network.lose(usize::MAX);
-    assert!(here.settle_all(numbered(to_settle)).await.iter().all(is_unavailable));
+    assert!(settle_all(&here, to_settle).await.iter().all(is_unavailable));
     assert!(here.reopen_all(to_reopen).await.iter().all(is_unavailable));
     network.lose(0);
     all_repeated(&elsewhere, &settled).await;
@@ -301,7 +304,7 @@ async fn ends_whose_replies_are_lost_have_happened_and_others_are_told_later() {
     all_in_progress(&elsewhere, &reopened).await;
     // Never arrived.
     server.freeze();
-    let late = tokio::time::timeout(Duration::from_millis(100), elsewhere.settle_all(numbered(again))).await;
+    let late = tokio::time::timeout(Duration::from_millis(100), settle_all(&elsewhere, again)).await;
     assert!(late.is_err());
     server.thaw();
     in_time("Redis", || elsewhere.ping()).await;
@@ -321,7 +324,7 @@ async fn only_the_caller_of_a_spend_ends_it_and_a_copy_that_comes_late_spends_no
         charged: true,
     };
     store.reopen_all(spent.iter().map(forged).collect()).await;
-    store.settle_all(numbered(spent.iter().map(forged).collect())).await;
+    settle_all(&store, spent.iter().map(forged).collect()).await;
     all_in_progress(&store, &nonces).await;
 
     let nonces = many(&store).await;
