@@ -184,7 +184,7 @@ impl Opened {
     /// Checks that the active key, if there is one, is on the token, is what its record says, and
     /// signs.
     pub async fn check_active_key(&self) -> Result<(), StartError> {
-        let Some(key) = self.standing.active() else { return Ok(()) };
+        let Some(key) = self.standing.active(&crate::key::Line::Signer) else { return Ok(()) };
         let order = OpaqueOrder::canary("start");
         let unusable = |source| StartError::ActiveKey { key_id: key.id.to_string(), source: Box::new(source) };
         self.token.sign(&KeyRef::from(&**key), &order).await.map_err(unusable)?;
@@ -209,7 +209,12 @@ impl Opened {
 
     async fn check_standby(&self, standby: &Standby) -> Result<(), token::Error> {
         let token = standby.token().await?;
-        for key in self.standing.active().into_iter().chain(self.standing.pending(Clock::system().now())) {
+        for key in self
+            .standing
+            .active(&crate::key::Line::Signer)
+            .into_iter()
+            .chain(self.standing.pending(&crate::key::Line::Signer, Clock::system().now()))
+        {
             standby.prove(&token, key, &OpaqueOrder::canary("check")).await?;
         }
         Ok(())

@@ -165,7 +165,7 @@ pub(super) async fn prove(
     opened.check_active_key().await?;
     let signs = opened
         .standing
-        .active()
+        .active(&crate::key::Line::Signer)
         .map_or_else(|| "no key is active".into(), |key| format!("{} signed a canary, and it verifies", key.id));
     report("signature", &signs);
     Ok(opened)

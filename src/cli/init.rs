@@ -14,7 +14,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
         let had_keys = !Opened::open(config).await?.standing.is_empty();
         let app = App::build(config, &Asker::Person { command: "init" }, Clock::system()).await?;
         let standing = app.service.keyring.standing();
-        let code = match standing.active() {
+        let code = match standing.active(&crate::key::Line::Signer) {
             Some(key) => {
                 println!(
                     "{}active key {} ({}), fingerprint {}, expires {}",

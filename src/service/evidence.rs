@@ -151,7 +151,7 @@ impl Service {
     /// alarm; on a token that keeps its promises it cannot happen.
     pub async fn watch_attributes(&self) -> Result<(), Error> {
         let standing = self.keyring.standing();
-        let Some(key) = standing.active() else { return Ok(()) };
+        let Some(key) = standing.active(&crate::key::Line::Signer) else { return Ok(()) };
         let attributes = self.token.key_attributes(key.object_id.clone()).await?;
         if let Err(deviation) = self.token.check_attributes(&attributes) {
             tracing::error!(key_id = %key.id, deviation, "the active key's attributes have changed");

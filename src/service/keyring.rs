@@ -147,7 +147,7 @@ impl Keyring {
             return Err(Error::StaleLedger);
         }
         let standing = self.standing.load();
-        let key = standing.active().ok_or(Error::NoActiveKey)?;
+        let key = standing.active(&crate::key::Line::Signer).ok_or(Error::NoActiveKey)?;
         let state = key.state(now);
         if state.may_sign() { Ok(Arc::clone(key)) } else { Err(Error::KeyMayNotSign { id: key.id.clone(), state }) }
     }

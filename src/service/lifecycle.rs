@@ -118,7 +118,10 @@ impl Service {
         let token = self.token.ping().await;
         let nonces = self.nonces.ping().await;
         let algorithm = order.algorithm.unwrap_or(self.policy.key.algorithm);
-        let in_progress = standing.as_ref().ok().and_then(|standing| standing.rotation_in_progress(now).cloned());
+        let in_progress = standing
+            .as_ref()
+            .ok()
+            .and_then(|standing| standing.rotation_in_progress(&crate::key::Line::Signer, now).cloned());
         let offered = self.token.algorithms().contains(&algorithm);
         Ok(vec![
             Check { item: "token_reachable", ok: token.is_ok(), detail: self.token.identity().uri().to_string() },
@@ -160,7 +163,7 @@ impl Service {
 
     /// Which key the rotation would activate, and whether verifiers have had notice of it.
     fn successor_detail(&self, standing: &Standing, algorithm: Algorithm, now: Timestamp) -> String {
-        match standing.pending(now).find(|key| key.algorithm() == algorithm) {
+        match standing.pending(&crate::key::Line::Signer, now).find(|key| key.algorithm() == algorithm) {
             None => "a new key will be generated".into(),
             Some(key) if now.seconds_since(key.generated_at) < self.policy.key.minimum_notice_seconds() => {
                 format!("pending key {}, published for less than the minimum notice", key.id)
@@ -178,7 +181,7 @@ impl Service {
             let Some(rotation) = self
                 .keyring
                 .standing()
-                .rotation_in_progress(self.clock.now())
+                .rotation_in_progress(&crate::key::Line::Signer, self.clock.now())
                 .filter(|_| !order.emergency)
                 .map(rotation_id)
             else {
@@ -209,7 +212,7 @@ impl Service {
         let activated = KeyActivated {
             key: key.id.sequence,
             // A key that was revoked, or none, leaves nothing to overlap with.
-            overlap_until: to_generalized_time(match change.decided.active() {
+            overlap_until: to_generalized_time(match change.decided.active(&crate::key::Line::Signer) {
                 Some(_) if !order.emergency => now.plus_seconds(overlap),
                 Some(_) | None => now,
             }),
@@ -247,7 +250,11 @@ impl Service {
         change: &mut Change,
     ) -> Result<Arc<KeyEntry>, Error> {
         let wanted = algorithm.unwrap_or(self.policy.key.algorithm);
-        let ready = change.decided.pending(self.clock.now()).find(|key| key.algorithm() == wanted).cloned();
+        let ready = change
+            .decided
+            .pending(&crate::key::Line::Signer, self.clock.now())
+            .find(|key| key.algorithm() == wanted)
+            .cloned();
         match ready {
             Some(key) => Ok(key),
             None => self.generate(wanted, actor, change).await,
@@ -263,7 +270,7 @@ impl Service {
     /// Generates a key ahead of time. It stays pending until a rotation activates it.
     pub async fn generate_pending(&self, algorithm: Option<Algorithm>, actor: &Actor) -> Result<Arc<KeyEntry>, Error> {
         let mut change = self.begin_change().await?;
-        let pending = change.decided.pending(self.clock.now()).count();
+        let pending = change.decided.pending(&crate::key::Line::Signer, self.clock.now()).count();
         if pending >= self.policy.key.maximum_pending {
             return Err(Error::TooManyPending { limit: self.policy.key.maximum_pending });
         }
@@ -297,6 +304,7 @@ impl Service {
         let now = self.clock.now().truncated_to_seconds();
         let intent = GenerationIntent::new(
             self.signer.id.as_str(),
+            &crate::key::Line::Signer,
             octets(object_id.clone()),
             to_generalized_time(now),
             &actor.name,
@@ -324,6 +332,7 @@ impl Service {
             not_after: to_generalized_time(not_after),
             token_serial: self.token.identity().serial.clone(),
             omitted: generated.omitted,
+            own_line: false,
         };
         self.commit(change, Event::KeyGenerated(record), actor, now).await?;
         self.keyring.remove_intent(&intent).await
@@ -420,7 +429,8 @@ impl Service {
         let mut change = self.begin_change().await?;
         let now = self.clock.now();
         let rotation = self.rotation(id)?;
-        let is_newest = change.decided.active().is_some_and(|active| active.id.sequence == rotation.to);
+        let is_newest =
+            change.decided.active(&crate::key::Line::Signer).is_some_and(|active| active.id.sequence == rotation.to);
         if rotation.status(now) != RotationStatus::InProgress || !is_newest {
             return Err(Error::RotationEnded {
                 rotation: rotation_id(&rotation),
@@ -510,6 +520,7 @@ pub fn rotation_id(rotation: &Rotation) -> String {
 /// A rotation on a ledger without any key that was ever active: making the first key.
 fn first_activation(key: &KeyEntry, now: Timestamp, order: &RotationOrder, actor: &Actor) -> Rotation {
     Rotation {
+        line: key.line.clone(),
         to: key.id.sequence,
         from: None,
         started_at: now,
@@ -542,7 +553,10 @@ pub fn due(standing: &Standing, now: Timestamp, policy: &KeyPolicy) -> Option<Du
     if let Some(rotation) = ended.filter(|_| policy.complete_automatically) {
         return Some(Due::Complete(rotation_id(rotation)));
     }
-    let age = standing.active().and_then(|key| key.activated_at).map(|activated| now.seconds_since(activated));
+    let age = standing
+        .active(&crate::key::Line::Signer)
+        .and_then(|key| key.activated_at)
+        .map(|activated| now.seconds_since(activated));
     let old_enough = age.zip(policy.rotate_at_seconds()).is_some_and(|(age, limit)| age >= limit);
-    (old_enough && standing.rotation_in_progress(now).is_none()).then_some(Due::Rotate)
+    (old_enough && standing.rotation_in_progress(&crate::key::Line::Signer, now).is_none()).then_some(Due::Rotate)
 }

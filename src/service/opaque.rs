@@ -140,7 +140,7 @@ impl Service {
             let standing = self.keyring.standing();
             match standing.keys().rev().find(|key| fits(key)) {
                 Some(key) => (Arc::clone(key), true),
-                None => (Arc::clone(standing.active().ok_or(Error::NoActiveKey)?), false),
+                None => (Arc::clone(standing.active(&crate::key::Line::Signer).ok_or(Error::NoActiveKey)?), false),
             }
         };
         let state = key.state(now);

@@ -136,7 +136,7 @@ impl Service {
             key_expires_at: key.map(|key| key.not_after),
             key_age,
             maintenance: paused.is_some(),
-            rotation_pending: self.keyring.standing().rotation_in_progress(now).is_some(),
+            rotation_pending: self.keyring.standing().rotation_in_progress(&crate::key::Line::Signer, now).is_some(),
             warnings,
             dependencies,
             tokens,
@@ -161,7 +161,7 @@ impl Service {
     /// Whether the token is there, and the active key in it.
     async fn ask_token(&self) -> Result<(), token::Error> {
         self.token.ping().await?;
-        match self.keyring.standing().active() {
+        match self.keyring.standing().active(&crate::key::Line::Signer) {
             Some(key) => self.token.key_attributes(key.object_id.clone()).await.map(|_| ()),
             None => Ok(()),
         }
@@ -183,7 +183,7 @@ impl Service {
                 Dependency { name: "token", healthy: true, detail: identity.uri().to_string() + &self.token_process() }
             }
             Err(error) => {
-                let active = self.keyring.standing().active().map(|key| KeyRef::from(&**key));
+                let active = self.keyring.standing().active(&crate::key::Line::Signer).map(|key| KeyRef::from(&**key));
                 if let Some(standby) = active.and_then(|key| self.tokens.ready(&key)) {
                     let detail =
                         format!("the primary {} does not answer as it should; {standby} signs", identity.uri());

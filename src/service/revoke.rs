@@ -172,7 +172,7 @@ impl Service {
     /// The key that an emergency without a name means: the active one, unless that was itself made by
     /// an emergency a moment ago. Then the call is a repetition, and means the key before it.
     fn meant_by_emergency(&self, standing: &Standing) -> Option<String> {
-        let Some(active) = standing.active() else {
+        let Some(active) = standing.active(&crate::key::Line::Signer) else {
             // Nothing is active: a first try got as far as the revocation.
             return standing.keys().rev().find(|key| key.revoked.is_some()).map(|key| key.id.to_string());
         };
@@ -205,7 +205,7 @@ impl Service {
             None => self.meant_by_emergency(&standing).ok_or(Error::NoActiveKey)?,
         };
         let (key, announced) = self.commit_revocation(&named, order, actor).await?;
-        let rotation = match self.keyring.standing().active() {
+        let rotation = match self.keyring.standing().active(&crate::key::Line::Signer) {
             Some(_) => None,
             None => {
                 let order = RotationOrder {
@@ -218,7 +218,7 @@ impl Service {
             }
         };
         let revocation = self.settle(begun, key, announced, actor).await?;
-        let active = self.keyring.standing().active().cloned().ok_or(Error::NoActiveKey)?;
+        let active = self.keyring.standing().active(&crate::key::Line::Signer).cloned().ok_or(Error::NoActiveKey)?;
         Ok(EmergencyDone { revocation, active, rotation })
     }
 }

@@ -62,7 +62,7 @@ impl Service {
     }
 
     fn active_key(&self) -> Option<KeyRef> {
-        self.keyring.standing().active().map(|key| KeyRef::from(&**key))
+        self.keyring.standing().active(&crate::key::Line::Signer).map(|key| KeyRef::from(&**key))
     }
 
     /// Signs with the active key, on whatever token can.
@@ -113,7 +113,11 @@ impl Service {
         let standing = self.keyring.standing();
         self.sweep(standby, &token, &standing).await?;
         let mut lacks = Vec::new();
-        for key in standing.active().into_iter().chain(standing.pending(self.clock.now())) {
+        for key in standing
+            .active(&crate::key::Line::Signer)
+            .into_iter()
+            .chain(standing.pending(&crate::key::Line::Signer, self.clock.now()))
+        {
             match standby.prove(&token, key, &OpaqueOrder::canary("standby")).await {
                 Ok(()) => {}
                 Err(

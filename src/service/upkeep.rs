@@ -40,7 +40,7 @@ impl Upkeep {
     async fn warn(&mut self, service: &Service) -> Result<(), Error> {
         let now = service.clock.now();
         let standing = service.keyring.standing();
-        let Some(key) = standing.active() else { return Ok(()) };
+        let Some(key) = standing.active(&crate::key::Line::Signer) else { return Ok(()) };
         let state = key.state(now);
         let age = key.activated_at.map_or(0, |activated| now.seconds_since(activated));
         if state == KeyState::Active && age < service.policy.key.warn_age_seconds() {

@@ -82,7 +82,11 @@ fn standing(config: &Config) -> Result<Standing, String> {
 /// Whether it has the keys that sign and will.
 pub(super) async fn keys(token: &Token, standing: &Standing) -> Finding {
     let mut lacks = Vec::new();
-    for key in standing.active().into_iter().chain(standing.pending(Clock::system().now())) {
+    for key in standing
+        .active(&crate::key::Line::Signer)
+        .into_iter()
+        .chain(standing.pending(&crate::key::Line::Signer, Clock::system().now()))
+    {
         if let Err(error) = standby::prove(token, key, &OpaqueOrder::canary("doctor")).await {
             lacks.push(format!("{} ({error})", key.id));
         }
