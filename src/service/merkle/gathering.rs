@@ -82,12 +82,6 @@ pub(super) struct Waiting {
     pub answer: oneshot::Sender<Outcome>,
 }
 
-impl Waiting {
-    pub fn reissued(self, by: impl FnOnce(SigningOrder) -> SigningOrder) -> Self {
-        Self { order: Box::new(by(*self.order)), ..self }
-    }
-}
-
 /// What one who waits holds.
 pub(in crate::service) struct Ticket {
     number: u64,
