@@ -111,7 +111,7 @@ impl Service {
             Some(_) => format!("the active key {} is near its maximum age: rotate it", key.id),
         }));
         let waits = |(name, key)| format!("the rotation of {key} is due, and waits for {name}");
-        warnings.extend(self.overdue().into_iter().map(|(name, key)| waits((name, key.id.to_string()))));
+        warnings.extend(self.overdue().await.into_iter().map(|(name, key)| waits((name, key.id.to_string()))));
         if key_age.is_some_and(|age| age < -CLOCKS_APART_SECONDS) {
             warnings.push("the clock is behind the active key's activation: check this machine's clock".to_owned());
         }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     audit::{Event, EventType, Severity},
-    key::{KeyEntry, KeyId, KeyState, Line},
+    key::{KeyEntry, KeyId, KeyState},
     service::{
         Error, Service,
         lifecycle::{Actor, Due, RotationOrder, due},
@@ -86,7 +86,7 @@ impl Upkeep {
 
     /// Says once that a rotation is due which waits for its token.
     async fn say_waiting(&mut self, service: &Service) {
-        for (name, key) in service.overdue() {
+        for (name, key) in service.overdue().await {
             if self.waiting.insert(key.id.clone()) {
                 tracing::warn!(key_id = %key.id, token = name, "its rotation is due, and waits for the token");
                 let event = Event::of_service(
@@ -133,28 +133,26 @@ impl Service {
     }
 
     /// Active keys whose rotation is due and whose token is away, with its name.
-    pub(super) fn overdue(&self) -> Vec<(String, Arc<KeyEntry>)> {
+    pub(super) async fn overdue(&self) -> Vec<(String, Arc<KeyEntry>)> {
         let (standing, now) = (self.keyring.standing(), self.clock.now());
-        let waits =
-            |line: &Line| due(&standing, line, now, &self.policy.key) == Some(Due::Rotate) && !self.is_there(line);
-        let homes = self.tokens.homes().filter(|(_, line)| waits(line));
-        homes.filter_map(|(name, line)| Some((name.to_owned(), Arc::clone(standing.active(line)?)))).collect()
-    }
-
-    /// Whether the token with these keys does what it is asked, as far as is known.
-    fn is_there(&self, line: &Line) -> bool {
-        if line == self.tokens.line() { self.tokens.primary_does_well() } else { self.tokens.home(line).is_some() }
+        let mut waiting = Vec::new();
+        for (name, line) in self.tokens.homes() {
+            let is_due = due(&standing, line, now, &self.policy.key) == Some(Due::Rotate);
+            if is_due && self.home(line).await.is_err() {
+                waiting.extend(standing.active(line).map(|key| (name.to_owned(), Arc::clone(key))));
+            }
+        }
+        waiting
     }
 
     /// For each token by itself: what one of them cannot do now, it does when it is back.
     async fn do_what_is_due(&self) -> Result<(), Error> {
         let mut done = Ok(());
         for (name, line) in self.tokens.homes() {
-            let what = due(&self.keyring.standing(), line, self.clock.now(), &self.policy.key);
-            let Some(what) = what.filter(|_| self.tokens.standbys().is_empty() || self.is_there(line)) else {
-                continue;
-            };
-            done = done.and(self.do_due(what, name).await);
+            let Some(what) = due(&self.keyring.standing(), line, self.clock.now(), &self.policy.key) else { continue };
+            if self.home(line).await.is_ok() {
+                done = done.and(self.do_due(what, name).await);
+            }
         }
         done
     }
