@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::rotate_standby;
+use super::rotate_standby_with;
 use crate::{
     doctor::Report,
     recovery::away::Away,
@@ -100,7 +100,7 @@ fn a_standby_with_keys_of_its_own_becomes_the_primary_and_goes_on_with_them() {
     let signed = appliance.attest();
     let _away = Away::take(&pair.site.token);
     appliance.signs_on("standby-1");
-    assert_eq!(rotate_standby(&appliance).status, 201);
+    assert_eq!(rotate_standby_with(&appliance, &json!({ "overlap_seconds": 0 })).status, 201);
     appliance.stop();
     pair.site.refuse("serve").with(69, "no token matches");
     let text = fs::read_to_string(pair.site.config()).unwrap();
