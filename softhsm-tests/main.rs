@@ -20,6 +20,7 @@ mod faults;
 mod fleet;
 mod front_door;
 mod generated_requests;
+mod independent;
 mod isolation;
 mod lifecycle;
 mod limits;

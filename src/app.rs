@@ -18,7 +18,7 @@ use crate::{
     exit_code::ExitCode,
     fleet::{self, Fleet, RecordStream, RedisFleet, Single},
     http::{self, Servers, Wires},
-    key::{Ledger, LedgerError, LedgerUnavailable, PublicKey, Standing, StoredRecord, seen::Seen},
+    key::{KeyEntry, Ledger, LedgerError, LedgerUnavailable, Line, PublicKey, Standing, StoredRecord, seen::Seen},
     ledger_file::FileLedger,
     limits::{self, Blocks, Limits},
     metrics::Metrics,
@@ -164,11 +164,37 @@ impl Opened {
         // A PIN that may not be read is refused before the module is loaded.
         pins.look()?;
         let token = Arc::new(Token::open(&config.token, pins).map_err(|error| explain(config, error))?);
+        another_than_the_primary(config, &token)?;
         let accepted = config.state.accept_ledger_head.as_deref();
         let marker = Marker::new(memory, &token.identity().serial, accepted);
         let standing = Standing::fold(&config.signer.id, ledger(config, &token)?.read().await?)?;
         let accepted = marker.compare(&standing)?;
         Ok(Self { token, standing, marker, accepted })
+    }
+
+    /// The line of the token's keys.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        self.standing.line_of(&self.token.identity().serial)
+    }
+
+    /// The key that is active on the token.
+    #[must_use]
+    pub fn active_key(&self) -> Option<&Arc<KeyEntry>> {
+        self.standing.active(&self.line())
+    }
+
+    /// The tokens that have keys of their own in this ledger, as far as they answer: of those that do not, why.
+    pub async fn own_tokens(&self, config: &Config) -> Result<OwnTokens, StartError> {
+        let (mut here, mut away) = (Vec::new(), Vec::new());
+        for standby in standbys(config)? {
+            let Some(line) = standby.own_line().filter(|line| self.standing.has(line)).cloned() else { continue };
+            match standby.token().await {
+                Ok(_) => here.push((line, standby)),
+                Err(error) => away.push(format!("{} is away: {error}", standby.name())),
+            }
+        }
+        Ok(OwnTokens { primary: (self.line(), Arc::clone(&self.token)), here, away })
     }
 
     /// The ledger's records, as they are now.
@@ -184,7 +210,7 @@ impl Opened {
     /// Checks that the active key, if there is one, is on the token, is what its record says, and
     /// signs.
     pub async fn check_active_key(&self) -> Result<(), StartError> {
-        let Some(key) = self.standing.active() else { return Ok(()) };
+        let Some(key) = self.active_key() else { return Ok(()) };
         let order = OpaqueOrder::canary("start");
         let unusable = |source| StartError::ActiveKey { key_id: key.id.to_string(), source: Box::new(source) };
         self.token.sign(&KeyRef::from(&**key), &order).await.map_err(unusable)?;
@@ -209,7 +235,11 @@ impl Opened {
 
     async fn check_standby(&self, standby: &Standby) -> Result<(), token::Error> {
         let token = standby.token().await?;
-        for key in self.standing.active().into_iter().chain(self.standing.pending(Clock::system().now())) {
+        let line = standby.own_line().cloned().unwrap_or_else(|| self.line());
+        if standby.own_line().is_some() && !self.standing.was_active(&line) {
+            return Err(token::Error::Lost("it has no key of its own yet".into()));
+        }
+        for key in self.standing.needed(&line, Clock::system().now()) {
             standby.prove(&token, key, &OpaqueOrder::canary("check")).await?;
         }
         Ok(())
@@ -236,6 +266,44 @@ impl Opened {
         };
         Ok(first_key::permit(asker, &findings)?)
     }
+}
+
+/// The tokens on which the keys of a ledger are, opened.
+pub struct OwnTokens {
+    primary: (Line, Arc<Token>),
+    here: Vec<(Line, Standby)>,
+    /// Those that do not answer.
+    pub away: Vec<String>,
+}
+
+impl OwnTokens {
+    /// The token that has this key; `None` when it is not there.
+    pub async fn with(&self, key: &KeyEntry) -> Option<Arc<Token>> {
+        let (line, primary) = &self.primary;
+        if key.line == *line {
+            return Some(Arc::clone(primary));
+        }
+        let (_, standby) = self.here.iter().find(|(line, _)| key.line == *line)?;
+        standby.token().await.ok()
+    }
+
+    /// Ends the standbys' processes.
+    pub fn close(&self) {
+        self.here.iter().for_each(|(_, standby)| standby.close());
+    }
+}
+
+/// A copy of the primary has no keys of its own: what is made on it would be told from the primary's by nobody.
+fn another_than_the_primary(config: &Config, primary: &Token) -> Result<(), StartError> {
+    let serial = &primary.identity().serial;
+    let is_copy =
+        |standby: &token::Config| standby.keys == token::Keys::Own && standby.uri.serial.as_ref() == Some(serial);
+    if config.standby.iter().any(is_copy) {
+        return Err(StartError::Config(format!(
+            "a [[standby]] with keys = \"own\" has the serial of the primary, {serial}: a copy has no keys of its own"
+        )));
+    }
+    Ok(())
 }
 
 /// Copies the ledger from the token into the file where the configuration wants it; how many records it has. No
@@ -352,6 +420,7 @@ impl App {
         // A log never signs what contradicts its earlier heads: what was accepted is a new log.
         let origin = if accepted_trail { renamed(config, clock.now()) } else { origin };
         let checkpoints = Checkpoints::new(origin, &config.audit, 0, closings);
+        let line = opened.line();
         let token = opened.token;
         let ledger = ledger(config, &token)?;
         let mut revoked_before = opened.marker.revoked()?;
@@ -389,7 +458,7 @@ impl App {
             checkpoints,
             index,
             witness: Witness::new(memory),
-            tokens: Tokens::new(Arc::clone(&token), standbys(config)?, &config.failover),
+            tokens: Tokens::new(Arc::clone(&token), line, standbys(config)?, &config.failover),
             token,
             clock,
             metrics,
@@ -404,7 +473,7 @@ impl App {
         };
         service.publish_maintenance();
         let beginning = Beginning { accepted, revoked_before, first_key_wanted, may_make, accepted_trail };
-        let begun = beginning.carry_out(&service, &Actor::program(asker.name())).await;
+        let begun = beginning.carry_out(&service, asker).await;
         service.fleet.given_back().await;
         begun?;
         Ok(Self { service: Arc::new(service), authn, _state: state })
@@ -480,17 +549,20 @@ struct Beginning {
 }
 
 impl Beginning {
-    async fn carry_out(self, service: &Service, actor: &Actor) -> Result<(), service::Error> {
+    async fn carry_out(self, service: &Service, asker: &Asker) -> Result<(), service::Error> {
+        let actor = &Actor::program(asker.name());
         if self.accepted {
             service.take_over_ledger(&self.revoked_before).await?;
         } else {
             service.keyring.end_acceptance();
         }
         if self.first_key_wanted {
-            let id = service.make_first_key(actor).await?;
+            let id = service.make_first_key(service.tokens.line(), actor).await?;
             tracing::info!(key_id = %id, "the first key is active");
         }
         service.choose_audit_key(self.may_make, actor).await?;
+        // A standby that cannot have its key now is no reason not to start: it is said, and tried at the next one.
+        service.make_first_keys(asker).await;
         if self.accepted_trail {
             service.accept_trail().await?;
         }

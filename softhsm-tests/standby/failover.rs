@@ -1,22 +1,25 @@
 //! The primary fails under load, in several ways: the standby signs, and the primary again when it does well.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     recovery::away::Away,
     support::{
-        appliance::{Appliance, attestation_request},
+        appliance::{Appliance, BINARY, attestation_request},
         client::Client,
         eventually,
         pair::Pair,
         signer::key,
+        tool,
     },
 };
 
@@ -56,7 +59,7 @@ impl Drop for Ended<'_> {
 }
 
 /// Has the primary fail while four clients ask for attestations, until the standby signs; then heals it.
-fn bear<T>(pair: &Pair, fault: impl FnOnce() -> T, heal: impl FnOnce(T)) {
+pub fn bear<T>(pair: &Pair, keys: &[String], fault: impl FnOnce() -> T, heal: impl FnOnce(T)) {
     let appliance = pair.serve();
     let jwks = appliance.get("/.well-known/jwks.json").ok_text();
     let (asked, stop) = (Mutex::new(Vec::<Asked>::new()), AtomicBool::new(false));
@@ -82,17 +85,18 @@ fn bear<T>(pair: &Pair, fault: impl FnOnce() -> T, heal: impl FnOnce(T)) {
         eventually("signatures flow on the primary", || (signed_since(now) > 20).then_some(()));
         failed_at
     });
-    judge(&appliance, &asked.into_inner(), failed_at);
+    judge(&appliance, &asked.into_inner(), failed_at, keys);
+    appliance.records_agree(pair);
     assert_eq!(appliance.get("/.well-known/jwks.json").ok_text(), jwks);
     assert_eq!(appliance.switches(), ["standby-1", "primary"], "one record of each change");
     let signed_on = appliance.signed_on();
     assert!(signed_on.iter().any(|name| name == "standby-1"));
     assert_eq!(signed_on.last().unwrap(), "primary");
-    assert_eq!(appliance.states(), ["active"]);
+    assert!(appliance.states().iter().all(|state| state == "active"));
     appliance.stop();
 }
 
-fn judge(appliance: &Appliance, asked: &[Asked], failed_at: Instant) {
+fn judge(appliance: &Appliance, asked: &[Asked], failed_at: Instant, keys: &[String]) {
     let slowest = asked.iter().map(|one| one.took).max().unwrap();
     let refused = asked.iter().filter(|one| one.status != 200).count();
     let after = asked.iter().filter(|one| one.begun > failed_at && one.status == 200);
@@ -101,37 +105,53 @@ fn judge(appliance: &Appliance, asked: &[Asked], failed_at: Instant) {
     assert!(asked.iter().all(|one| matches!(one.status, 200 | 503)));
     assert!(slowest < AT_MOST, "{slowest:?}");
     assert!(resumed < SOON, "{resumed:?}");
-    // Each of them, whichever token made it.
+    // Each of them, whichever token made it, and all keys were used.
+    let (mut signed, mut used) = (Vec::new(), BTreeSet::new());
     for one in asked.iter().filter(|one| one.status == 200) {
         let attestation: Value = serde_json::from_slice(&one.body).unwrap();
-        assert_eq!(attestation["issuer"]["key_id"], key(1));
         assert_eq!(appliance.verdict(&attestation), "valid");
+        used.insert(attestation["issuer"]["key_id"].as_str().unwrap().to_owned());
+        signed.push(json!({ "status": 200, "attestation": attestation }));
     }
+    assert!(used.iter().eq(keys), "{used:?}");
+    verifies_offline(appliance, &json!(signed));
+}
+
+/// With the key set alone, as anybody does.
+pub fn verifies_offline(appliance: &Appliance, batch: &Value) {
+    let home = tempfile::tempdir().unwrap();
+    let written = |name: &str, text: String| {
+        fs::write(home.path().join(name), text).unwrap();
+        home.path().join(name).to_str().unwrap().to_owned()
+    };
+    let jwks = written("jwks.json", appliance.get("/.well-known/jwks.json").ok_text());
+    let signed = written("signed.json", batch.to_string());
+    tool::run(BINARY, &["verify", "--jwks", &jwks, &signed], &[]);
 }
 
 #[test]
 fn the_primary_s_token_is_away() {
     let pair = Pair::new();
-    bear(&pair, || Away::take(&pair.site.token), drop);
+    bear(&pair, &[key(1)], || Away::take(&pair.site.token), drop);
 }
 
 #[test]
 fn every_signature_of_the_primary_hangs() {
     let pair = Pair::new();
-    bear(&pair, || pair.faults[0].set("C_Sign hang"), |()| pair.faults[0].clear());
+    bear(&pair, &[key(1)], || pair.faults[0].set("C_Sign hang"), |()| pair.faults[0].clear());
 }
 
 #[test]
 fn the_primary_s_module_crashes_in_every_signature() {
     let pair = Pair::new();
-    bear(&pair, || pair.faults[0].set("C_Sign crash"), |()| pair.faults[0].clear());
+    bear(&pair, &[key(1)], || pair.faults[0].set("C_Sign crash"), |()| pair.faults[0].clear());
 }
 
 #[test]
 fn the_primary_s_sessions_are_lost_and_none_is_to_be_had() {
     let pair = Pair::new();
     let rules = "C_SignInit close-sessions\nC_OpenSession fail=CKR_DEVICE_REMOVED";
-    bear(&pair, || pair.faults[0].set(rules), |()| pair.faults[0].clear());
+    bear(&pair, &[key(1)], || pair.faults[0].set(rules), |()| pair.faults[0].clear());
 }
 
 #[test]

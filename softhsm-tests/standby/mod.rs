@@ -1,6 +1,6 @@
 //! A primary and a standby with the same keys.
 
-mod failover;
+pub mod failover;
 mod keys;
 mod pin;
 mod promotion;

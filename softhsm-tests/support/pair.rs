@@ -1,4 +1,5 @@
-//! A primary and a standby: two SoftHSM2 tokens, the one a copy of the other, each in a directory of its own.
+//! A primary and a standby: two SoftHSM2 tokens, the one a copy of the other or with keys of its own, each in a
+//! directory of its own.
 
 use std::{fs, path::Path};
 
@@ -26,6 +27,26 @@ impl Pair {
         let faulty = Faults::new(&directory);
         add_standby(&site, &standby, &faulty);
         Self { site, standby, faults: [faults, faulty] }
+    }
+
+    /// With a standby that has keys of its own; the first one is not made yet.
+    pub fn with_empty_standby() -> Self {
+        let pair = Self::with_standby(|_| SoftHsm::labelled("standby"));
+        pair.site.edit_config("[[standby]]\n", "[[standby]]\nkeys = \"own\"\n");
+        pair
+    }
+
+    /// With a standby that has an active key of its own: the primary's is key 1, the standby's key 2.
+    pub fn independent() -> Self {
+        let pair = Self::with_empty_standby();
+        pair.site.run("init").with(0, "standby-1: active key");
+        pair
+    }
+
+    /// Where `serve` may make the first key of the standby.
+    pub fn name_standby(&self) {
+        let line = format!("[[standby]]\nfirst_key_on_token_serial = \"{}\"\n", self.standby.serial);
+        self.site.edit_config("[[standby]]\n", &line);
     }
 
     pub fn new() -> Self {
@@ -102,6 +123,26 @@ impl Appliance {
         let mut switches: Vec<_> = records.iter().filter(|record| record["action"] == "switch_token").collect();
         switches.sort_by_key(|record| record["sequence"].as_u64());
         switches.iter().map(|record| record["details"]["to"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Which key each token would sign with now, the primary first.
+    pub fn active_on(&self) -> [String; 2] {
+        ["primary", "standby-1"]
+            .map(|name| self.token_health(name)["active_key_id"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Asserts that the record of each attestation names the key that the attestation names, and the token that has it.
+    pub fn records_agree(&self, pair: &Pair) {
+        for record in self.audit_events("attestation_signed") {
+            let details = &record["details"];
+            let serial = match details["token"].as_str().unwrap() {
+                "primary" => &pair.site.token.serial,
+                _ => &pair.standby.serial,
+            };
+            assert_eq!(details["token_serial"], serial.as_str());
+            let of_key = self.get(&format!("/api/v1/keys/{}", details["key_id"].as_str().unwrap())).ok();
+            assert_eq!(of_key["token"]["serial"], serial.as_str(), "{record}");
+        }
     }
 
     /// On which token each attestation was signed, in order.

@@ -15,7 +15,7 @@ use super::{
     manifest::{self, Manifest, STATEMENT, SUMS},
 };
 use crate::{
-    app::Opened,
+    app::{Opened, OwnTokens},
     config::Config,
     key::{PublicKey, StoredRecord, seen::Seen},
     timestamp::Timestamp,
@@ -29,6 +29,8 @@ pub struct Created {
     pub bytes: u64,
     /// With which it verifies.
     pub keys: Vec<PublicKey>,
+    /// Tokens that are away: certificates of their keys are not in it.
+    pub away: Vec<String>,
 }
 
 /// Makes a backup. `config` is that of the file at `path`.
@@ -48,7 +50,9 @@ pub async fn create(
     let about = about(config, &opened, trail, now);
     let mut members = vec![Member::bytes(ABOUT, serde_json::to_vec_pretty(&about).expect("text and numbers"))];
     members.extend(of_configuration(path, config)?);
-    members.extend(of_keys(&opened, &records, &keys).await?);
+    let tokens = opened.own_tokens(config).await?;
+    members.extend(of_keys(&opened, &tokens, &records, &keys).await?);
+    tokens.close();
     members.extend(contents::of_state(config)?);
     if trail {
         members.extend(contents::of_trail(config)?);
@@ -57,7 +61,7 @@ pub async fn create(
     opened.token.close().map_err(crate::app::StartError::from)?;
     let bytes = write(output, &statement, &mut members)?;
     let keys = keys.iter().map(|key| key.public_key().clone()).collect();
-    Ok(Created { about, members: members.len(), bytes, keys })
+    Ok(Created { about, members: members.len(), bytes, keys, away: tokens.away })
 }
 
 fn about(config: &Config, opened: &Opened, trail: bool, now: Timestamp) -> About {
@@ -85,7 +89,12 @@ fn of_configuration(path: &Path, config: &Config) -> Result<Vec<Member>, Error> 
 }
 
 /// The ledger, and the public halves in the forms in which people use them.
-async fn of_keys(opened: &Opened, records: &[StoredRecord], keys: &[AuditKey]) -> Result<Vec<Member>, Error> {
+async fn of_keys(
+    opened: &Opened,
+    tokens: &OwnTokens,
+    records: &[StoredRecord],
+    keys: &[AuditKey],
+) -> Result<Vec<Member>, Error> {
     let ledger: Vec<_> = records.iter().map(Record::from).collect();
     let audit: String = keys.iter().map(|key| key.public_key().to_pem()).collect();
     let mut members = vec![
@@ -95,7 +104,8 @@ async fn of_keys(opened: &Opened, records: &[StoredRecord], keys: &[AuditKey]) -
     for key in opened.standing.keys() {
         let number = key.id.sequence;
         members.push(Member::bytes(contents::public_key(number), key.public_key.to_pem()));
-        let chain = opened.token.certificates(key.object_id.clone()).await.map_err(crate::app::StartError::from)?;
+        let Some(token) = tokens.with(key).await else { continue };
+        let chain = token.certificates(key.object_id.clone()).await.map_err(crate::app::StartError::from)?;
         if !chain.is_empty() {
             members.push(Member::bytes(contents::certificates(number), chain_pem(&chain)));
         }

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
@@ -20,6 +21,7 @@ use crate::{
     durable,
     key::{KeyEntry, seen::Seen},
     ledger_file,
+    token::Token,
 };
 
 /// Where a backup is laid out before anything is put in its place.
@@ -139,8 +141,21 @@ pub(super) async fn prove(
     // What the backup remembers of the ledger is compared with the token here.
     let opened = Opened::open_remembering(&staged, &staging.state).await?;
     report("token", &format!("{}, logged in", opened.token.identity().uri()));
+    let tokens = opened.own_tokens(config).await?;
+    let mut elsewhere = 0;
     for key in backup.standing.keys() {
-        compare(backup, key, &opened).await?;
+        let token = tokens.with(key).await;
+        elsewhere += usize::from(token.is_none());
+        compare(backup, key, &opened, token).await?;
+    }
+    tokens.close();
+    if elsewhere > 0 {
+        let away = if tokens.away.is_empty() {
+            "the configuration does not name their token".into()
+        } else {
+            tokens.away.join("; ")
+        };
+        report("remark", &format!("{elsewhere} key(s) compared with the ledger only: {away}"));
     }
     report(
         "keys",
@@ -164,14 +179,14 @@ pub(super) async fn prove(
     }
     opened.check_active_key().await?;
     let signs = opened
-        .standing
-        .active()
+        .active_key()
         .map_or_else(|| "no key is active".into(), |key| format!("{} signed a canary, and it verifies", key.id));
     report("signature", &signs);
     Ok(opened)
 }
 
-async fn compare(backup: &Backup, key: &KeyEntry, opened: &Opened) -> Result<(), Error> {
+/// With the ledger, and with the token that has it, if that is there.
+async fn compare(backup: &Backup, key: &KeyEntry, opened: &Opened, token: Option<Arc<Token>>) -> Result<(), Error> {
     let differs = |what: &str| Error::Differs(format!("key {}: {what}", key.id));
     let here = opened.standing.key(&key.id).ok_or_else(|| differs("the token does not know it"))?;
     let number = key.id.sequence;
@@ -182,11 +197,12 @@ async fn compare(backup: &Backup, key: &KeyEntry, opened: &Opened) -> Result<(),
     if key.revoked.is_some() && here.revoked.is_none() {
         return Err(differs("the token does not know that it is revoked"));
     }
+    let Some(token) = token else { return Ok(()) };
     if here.destroyed_at.is_none() {
-        let object = opened.token.key_attributes(key.object_id.clone()).await;
+        let object = token.key_attributes(key.object_id.clone()).await;
         object.map_err(|error| differs(&format!("its private key is not usable on the token: {error}")))?;
     }
-    let chain = opened.token.certificates(key.object_id.clone()).await.map_err(StartError::from)?;
+    let chain = token.certificates(key.object_id.clone()).await.map_err(StartError::from)?;
     // One that was issued since is newer, not wrong: only a lost one is.
     if chain.is_empty() && !backup.text(&contents::certificates(number)).is_empty() {
         return Err(differs("its certificate is not on the token"));

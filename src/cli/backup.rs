@@ -98,6 +98,9 @@ fn create(options: &Create) -> Result<(), ExitCode> {
     let backup = backup::verify(&options.output, Some(&made.keys)).map_err(|error| said(&error))?;
     describe(&backup);
     println!("written     {}, {} bytes", options.output.display(), made.bytes);
+    for away in &made.away {
+        println!("without     certificates of a token's keys: {away}");
+    }
     println!("It holds no private key and no PIN: back the token up with its vendor's tools.");
     Ok(())
 }

@@ -30,7 +30,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
         for lost in opened.standing.superseded() {
             println!("warning        ledger record {:?} lost a race and does not count", lost.label);
         }
-        match opened.standing.active() {
+        match opened.active_key() {
             Some(key) => {
                 opened.check_active_key().await?;
                 println!("active key     {} ({}), signs, expires {}", key.id, key.algorithm(), key.not_after);

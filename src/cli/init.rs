@@ -14,7 +14,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
         let had_keys = !Opened::open(config).await?.standing.is_empty();
         let app = App::build(config, &Asker::Person { command: "init" }, Clock::system()).await?;
         let standing = app.service.keyring.standing();
-        let code = match standing.active() {
+        let mut code = match standing.active(app.service.tokens.line()) {
             Some(key) => {
                 println!(
                     "{}active key {} ({}), fingerprint {}, expires {}",
@@ -34,7 +34,18 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, ExitCode> {
                 ExitCode::Config
             }
         };
+        for (name, line) in app.service.tokens.homes().skip(1) {
+            match standing.active(line) {
+                Some(key) => println!("{name}: active key {} ({}), on {line}", key.id, key.algorithm()),
+                None if standing.was_active(line) => println!("{name}: nothing was made: none of its keys is active"),
+                None => {
+                    println!("{name}: its first key was not made: see the log, and run init again");
+                    code = ExitCode::Unavailable;
+                }
+            }
+        }
         app.service.checkpoint().await?;
+        app.service.tokens.close();
         app.service.token.close()?;
         Ok(code)
     })

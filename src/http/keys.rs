@@ -109,7 +109,7 @@ pub async fn list(service: web::Data<Service>) -> HttpResponse {
     HttpResponse::Ok().json(keys)
 }
 
-/// `GET /api/v1/keys/active`
+/// `GET /api/v1/keys/active`: of several tokens' keys, the one that signs now.
 #[utoipa::path(
     get,
     path = "/api/v1/keys/active",
@@ -122,7 +122,7 @@ pub async fn list(service: web::Data<Service>) -> HttpResponse {
 pub async fn active(service: web::Data<Service>) -> Result<HttpResponse, Problem> {
     service.keyring.freshen().await?;
     let now = service.clock.now();
-    match service.keyring.active(now) {
+    match service.signing_key() {
         Ok(key) => Ok(HttpResponse::Ok().json(KeyView::new(&key, now))),
         Err(error) => Err(Problem::new(&NO_SUCH_ACTIVE_KEY, format!("{error}."))),
     }
@@ -173,7 +173,8 @@ pub async fn public_pem(service: web::Data<Service>, key_id: web::Path<String>) 
 )]
 pub async fn certificate_pem(service: web::Data<Service>, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let key = service.keyring.find_by_text(&key_id)?;
-    let chain = service.token.certificates(key.object_id.clone()).await.map_err(Error::from)?;
+    let token = service.token_with(&key.line)?;
+    let chain = token.certificates(key.object_id.clone()).await.map_err(Error::from)?;
     if chain.is_empty() {
         return Err(Error::NoCertificate(key.id.clone()).into());
     }

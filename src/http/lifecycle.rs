@@ -41,6 +41,9 @@ pub struct RotateRequest {
     overlap_seconds: Option<u64>,
     #[serde(default, deserialize_with = "strict::optional_word")]
     algorithm: Option<Algorithm>,
+    /// The token whose key is rotated: `primary`, or a standby with keys of its own. Left out, the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<Text<64>>,
     #[serde(default)]
     dry_run: bool,
 }
@@ -101,9 +104,11 @@ pub async fn rotate(
     } else {
         require(&service, &caller.0, Role::Operator, "A rotation").await?;
     }
-    let change = Change { caller: caller.0, terms, order: Order::new(Operation::Rotate, "", &request) };
+    let target = request.token.as_ref().map(ToString::to_string).unwrap_or_default();
+    let change = Change { caller: caller.0, terms, order: Order::new(Operation::Rotate, &target, &request) };
     let actor = actor(&change.caller, &request.initiated_by);
     let order = RotationOrder {
+        token: request.token.as_ref().map(ToString::to_string),
         reason: request.reason.to_string(),
         notes: request.notes.to_string(),
         emergency: request.emergency,
@@ -133,8 +138,10 @@ fn rotated(rotation: &Rotation, service: &Service) -> Result<KeptAnswer, Error> 
 fn made_since(order: RotationOrder, initiated_by: String) -> Recover {
     Box::new(move |service, since| {
         let standing = service.keyring.standing();
+        let line = service.line_named(order.token.as_deref()).ok()?;
         let made = standing.rotations().rev().find(|rotation| {
             rotation.started_at >= since
+                && rotation.line == line
                 && rotation.initiated_by == initiated_by
                 && (&rotation.reason, &rotation.notes) == (&order.reason, &order.notes)
                 && rotation.emergency == order.emergency
@@ -196,7 +203,7 @@ pub async fn revoke(
 #[derive(Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an emergency request object")]
 pub struct EmergencyRequest {
-    /// The key to revoke; left out, the active one.
+    /// The key to revoke; left out, the primary's active one. Its successor is made on the same token.
     #[serde(default)]
     key_id: Option<String>,
     #[serde(default, deserialize_with = "strict::optional_word")]
@@ -258,6 +265,9 @@ pub struct GenerateRequest {
     initiated_by: Text<128>,
     #[serde(default, deserialize_with = "strict::optional_word")]
     algorithm: Option<Algorithm>,
+    /// The token on which it is generated: `primary`, or a standby with keys of its own. Left out, the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<Text<64>>,
 }
 
 /// `POST /api/v1/keys`: generates a successor ahead; 201 with the pending key.
@@ -279,11 +289,13 @@ pub async fn generate(
     terms: Terms,
     body: StrictJson<GenerateRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let change = Change { caller: caller.0, terms, order: Order::new(Operation::Generate, "", &body.0) };
+    let token = body.0.token.as_ref().map(ToString::to_string);
+    let target = token.clone().unwrap_or_default();
+    let change = Change { caller: caller.0, terms, order: Order::new(Operation::Generate, &target, &body.0) };
     let actor = actor(&change.caller, &body.0.initiated_by);
     let algorithm = body.0.algorithm;
     carry_out(&service, change, again(), move |service| async move {
-        let key = service.generate_pending(algorithm, &actor).await?;
+        let key = service.generate_pending(token.as_deref(), algorithm, &actor).await?;
         let location = format!("/api/v1/keys/{}", key.id);
         done(StatusCode::CREATED, Some(location), &KeyView::new(&key, service.clock.now()))
     })

@@ -151,6 +151,8 @@ kinds! {
         "Make a new key with POST /api/v1/keys/rotate, or POST /api/v1/keys/emergency after a compromise; GET /healthz says more.";
     PRIMARY_AWAY = "primary-token-away", SERVICE_UNAVAILABLE, "The primary token does not answer, and keys are changed there only",
         "Nothing was changed; revocations are still taken. Operators bring the primary back, or make a standby the primary (RUNBOOK).";
+    STANDBY_AWAY = "standby-token-away", SERVICE_UNAVAILABLE, "The token whose keys these are does not answer",
+        "Nothing was changed; revocations are still taken. Operators bring that token back (RUNBOOK); what is due on it is done then.";
     TOKEN_UNAVAILABLE = "token-unavailable", SERVICE_UNAVAILABLE, "The token does not answer as it should",
         "Nothing was signed. Repeat later; operators find the cause in the log and GET /healthz.";
     NONCE_STORE_UNAVAILABLE = "nonce-store-unavailable", SERVICE_UNAVAILABLE, "The nonce store does not answer",
@@ -345,6 +347,7 @@ impl Problem {
             Error::RotationInProgress { rotation } => {
                 Self::new(&ROTATION_IN_PROGRESS, format!("{rotation} is in progress."))
             }
+            Error::FirstKey(refusal) => Self::new(&ROTATION_REFUSED, format!("{refusal}.")),
             Error::Preflight { item, detail } => Self::new(&ROTATION_REFUSED, format!("{item} failed: {detail}.")),
             Error::RotationEnded { rotation, status } => Self::new(&ROTATION_ENDED, format!("{rotation} is {status}.")),
             Error::OverlapRunning { rotation, until } => {
@@ -366,6 +369,9 @@ impl Problem {
             }
             Error::PrimaryAway { token, signing } => {
                 Self::new(&PRIMARY_AWAY, primary_away(token, signing.as_deref())).retry_after(30)
+            }
+            Error::StandbyAway { token } => {
+                Self::new(&STANDBY_AWAY, format!("{token} does not answer.")).retry_after(30)
             }
             Error::StaleLedger | Error::LedgerRolledBack(_) | Error::FleetLock(_) => {
                 Self::new(&TOKEN_UNAVAILABLE, "").retry_after(2)

@@ -27,6 +27,9 @@ use crate::{
 pub(super) struct RotationView {
     rotation_id: String,
     status: RotationStatus,
+    /// The token whose keys they are, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     old_key_id: Option<KeyId>,
     new_key_id: KeyId,
     reason: String,
@@ -47,6 +50,7 @@ impl RotationView {
         Self {
             rotation_id: rotation_id(rotation),
             status: rotation.status(service.clock.now()),
+            token: service.token_name(&rotation.line),
             old_key_id: rotation.from.map(id),
             new_key_id: id(rotation.to),
             reason: rotation.reason.clone(),

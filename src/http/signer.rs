@@ -96,7 +96,8 @@ struct ClientNoncesView {
 pub async fn signer(service: web::Data<Service>) -> HttpResponse {
     let now = service.clock.now();
     let standing = service.keyring.standing();
-    let issuer = standing.active().map(|key| service.signer.issuer(key));
+    let signing = service.signing_key().ok().or_else(|| standing.active(service.tokens.line()).cloned());
+    let issuer = signing.map(|key| service.signer.issuer(&key));
     let token = service.token.identity();
     let keys: Vec<_> = standing.keys().rev().map(|key| KeyView::new(key, now)).collect();
     let (key, policy) = (&service.policy.key, &service.policy);

@@ -8,7 +8,7 @@ use der::{
     asn1::{GeneralizedTime, OctetString},
 };
 
-use crate::key::record::VERSION;
+use crate::key::{Line, record::VERSION};
 
 /// A key pair with this CKA_ID is about to be generated.
 ///
@@ -18,7 +18,8 @@ use crate::key::record::VERSION;
 ///   signer    UTF8String,
 ///   objectId  OCTET STRING,
 ///   time      GeneralizedTime,
-///   actor     UTF8String }
+///   actor     UTF8String,
+///   token     UTF8String OPTIONAL } -- the serial of a token that has keys of its own
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Sequence)]
 pub struct GenerationIntent {
@@ -27,16 +28,25 @@ pub struct GenerationIntent {
     pub object_id: OctetString,
     pub time: GeneralizedTime,
     pub actor: String,
+    #[asn1(optional = "true")]
+    pub token: Option<String>,
 }
 
 /// What labels of intents have after the signer's name.
 const INFIX: &str = " intent ";
 
 impl GenerationIntent {
-    /// An intent of this signer.
+    /// An intent of this signer, to generate a key of this line.
     #[must_use]
-    pub fn new(signer: &str, object_id: OctetString, time: GeneralizedTime, actor: &str) -> Self {
-        Self { version: VERSION, signer: signer.to_owned(), object_id, time, actor: actor.to_owned() }
+    pub fn new(signer: &str, line: &Line, object_id: OctetString, time: GeneralizedTime, actor: &str) -> Self {
+        let token = line.serial().map(ToOwned::to_owned);
+        Self { version: VERSION, signer: signer.to_owned(), object_id, time, actor: actor.to_owned(), token }
+    }
+
+    /// The line of the key: it says on which token leftovers are.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        self.token.clone().map_or(Line::Signer, Line::Token)
     }
 
     /// The DER encoding.

@@ -74,7 +74,8 @@ pub enum Event {
 ///   notBefore     GeneralizedTime,
 ///   notAfter      GeneralizedTime,
 ///   tokenSerial   UTF8String,
-///   omitted       SEQUENCE OF UTF8String } -- parts of the strict template this module refuses
+///   omitted       SEQUENCE OF UTF8String,  -- parts of the strict template this module refuses
+///   ownLine       BOOLEAN DEFAULT FALSE }  -- one of the keys that this token has for itself
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Sequence)]
 pub struct KeyGenerated {
@@ -87,6 +88,8 @@ pub struct KeyGenerated {
     pub not_after: GeneralizedTime,
     pub token_serial: String,
     pub omitted: Vec<String>,
+    #[asn1(default = "bool::default")]
+    pub own_line: bool,
 }
 
 /// A pending key became the active one: the commit point of every rotation. The key that was

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-use crate::timestamp::Timestamp;
+use crate::{key::Line, timestamp::Timestamp};
 
 /// One rotation. Its id is that of the key it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
+    pub line: Line,
     pub to: u32,
     /// The key that was active before; none after a revocation, and for the first key.
     pub from: Option<u32>,

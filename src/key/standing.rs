@@ -10,7 +10,7 @@ use der::asn1::OctetString;
 
 use crate::{
     key::{
-        Algorithm, Event, KeyId, KeyState, PublicKey, Record, SignerId,
+        Event, KeyEntry, KeyId, KeyState, Line, PublicKey, Record, Revoked, SignerId,
         intent::GenerationIntent,
         record::{self, GENESIS, KeyActivated, KeyGenerated, from_generalized_time, to_generalized_time},
         revocation::Revocation,
@@ -19,77 +19,13 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// One key, as the ledger tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyEntry {
-    pub id: KeyId,
-    pub object_id: Vec<u8>,
-    pub label: String,
-    pub public_key: PublicKey,
-    pub token_serial: String,
-    pub omitted: Vec<String>,
-    pub generated_at: Timestamp,
-    pub not_before: Timestamp,
-    pub not_after: Timestamp,
-    pub activated_at: Option<Timestamp>,
-    /// When the key stops (or stopped) being `rotating`; `None` while it was never replaced.
-    pub overlap_until: Option<Timestamp>,
-    pub retired_at: Option<Timestamp>,
-    pub revoked: Option<Revoked>,
-    pub destroyed_at: Option<Timestamp>,
-}
-
-/// The revocation that counts: the earliest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revoked {
-    pub at: Timestamp,
-    pub reason: String,
-    pub initiated_by: String,
-    pub compromised_at: Option<Timestamp>,
-}
-
-impl KeyEntry {
-    /// The key's state at `now`: deadlines count at the moment of asking, whether or not anything
-    /// has run since.
-    #[must_use]
-    pub fn state(&self, now: Timestamp) -> KeyState {
-        if self.revoked.is_some() {
-            return KeyState::Revoked;
-        }
-        if self.retired_at.is_some() {
-            return KeyState::Retired;
-        }
-        match (self.activated_at, self.overlap_until) {
-            (_, Some(until)) if now >= until => KeyState::Retired,
-            _ if now >= self.not_after => KeyState::Expired,
-            (_, Some(_)) => KeyState::Rotating,
-            (Some(_), None) => KeyState::Active,
-            (None, None) => KeyState::Pending,
-        }
-    }
-
-    /// When the key stopped signing for good, if it has.
-    #[must_use]
-    pub fn ended_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let revoked = self.revoked.as_ref().map(|revoked| revoked.at);
-        let overlap = self.overlap_until.filter(|until| now >= *until);
-        [revoked, self.retired_at, overlap].into_iter().flatten().min()
-    }
-
-    /// The key's algorithm.
-    #[must_use]
-    pub fn algorithm(&self) -> Algorithm {
-        self.public_key.algorithm()
-    }
-}
-
 /// All keys and rotations of one signer, and where its ledger ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     signer: SignerId,
     keys: BTreeMap<u32, Arc<KeyEntry>>,
     rotations: BTreeMap<u32, Rotation>,
-    active: Option<u32>,
+    active: BTreeMap<Line, u32>,
     /// SHA-256 of every record that counts, in order: the ledger's length and head.
     digests: Vec<[u8; 32]>,
     fence: u64,
@@ -176,7 +112,7 @@ impl Standing {
             signer,
             keys: BTreeMap::new(),
             rotations: BTreeMap::new(),
-            active: None,
+            active: BTreeMap::new(),
             digests: Vec::new(),
             fence: 0,
             superseded: Vec::new(),
@@ -263,7 +199,8 @@ impl Standing {
 
     /// The new key is active from `time`; the one before it rotates out until the overlap ends.
     fn activate(&mut self, activated: &KeyActivated, time: Timestamp) -> Result<(), &'static str> {
-        let is_first = self.keys.values().all(|key| key.activated_at.is_none());
+        let line = self.keys.get(&activated.key).ok_or("the key was never generated")?.line.clone();
+        let is_first = !self.was_active(&line);
         let key = self.keys.get_mut(&activated.key).ok_or("the key was never generated")?;
         if key.activated_at.is_some() {
             return Err("the key was active before");
@@ -274,13 +211,14 @@ impl Standing {
         Arc::make_mut(key).activated_at = Some(time);
         let until = from_generalized_time(&activated.overlap_until);
         if activated.emergency {
-            self.end_open_rotations(time);
+            self.end_open_rotations(&line, time);
         }
-        let from = self.active.replace(activated.key);
+        let from = self.active.insert(line.clone(), activated.key);
         if let Some(key) = from.and_then(|from| self.keys.get_mut(&from)) {
             Arc::make_mut(key).overlap_until = Some(until);
         }
         let rotation = Rotation {
+            line,
             to: activated.key,
             from,
             started_at: time,
@@ -301,10 +239,10 @@ impl Standing {
         Ok(())
     }
 
-    /// An emergency ends every overlap: no key but the new one is left in use.
-    fn end_open_rotations(&mut self, time: Timestamp) {
+    /// An emergency ends every overlap of its line: no key of it but the new one is left in use.
+    fn end_open_rotations(&mut self, line: &Line, time: Timestamp) {
         let mut ended = Vec::new();
-        for rotation in self.rotations.values_mut().filter(|rotation| rotation.is_open()) {
+        for rotation in self.rotations.values_mut().filter(|rotation| rotation.line == *line && rotation.is_open()) {
             rotation.completed_at = Some(time);
             rotation.forced = true;
             ended.extend(rotation.from);
@@ -320,10 +258,11 @@ impl Standing {
     }
 
     fn cancel(&mut self, key: u32, time: Timestamp) -> Result<(), &'static str> {
-        if self.active != Some(key) {
+        if !self.active.values().any(|active| *active == key) {
             return Err("the rotation's key is not the active one");
         }
         let rotation = self.open_rotation(key)?;
+        let line = rotation.line.clone();
         let from = rotation.from.ok_or("there is no key to go back to")?;
         if time >= rotation.overlap_until {
             return Err("the overlap has ended");
@@ -337,7 +276,7 @@ impl Standing {
         if let Some(back) = self.keys.get_mut(&from) {
             Arc::make_mut(back).overlap_until = None;
         }
-        self.active = Some(from);
+        self.active.insert(line, from);
         Ok(())
     }
 
@@ -370,6 +309,7 @@ impl Standing {
             label: generated.label.clone(),
             public_key,
             token_serial: generated.token_serial.clone(),
+            line: if generated.own_line { Line::Token(generated.token_serial.clone()) } else { Line::Signer },
             omitted: generated.omitted.clone(),
             generated_at: time,
             not_before: from_generalized_time(&generated.not_before),
@@ -403,12 +343,37 @@ impl Standing {
         self.keys.last_key_value().map_or(1, |(last, _)| last + 1)
     }
 
-    /// The key that was activated last and not replaced or revoked since, whatever the clock says.
+    /// The line whose keys are on the token with this serial: its own, if it has some for itself.
     #[must_use]
-    pub fn active(&self) -> Option<&Arc<KeyEntry>> {
+    pub fn line_of(&self, token_serial: &str) -> Line {
+        let own = Line::Token(token_serial.to_owned());
+        if self.has(&own) { own } else { Line::Signer }
+    }
+
+    /// Whether a key of this line was ever generated.
+    #[must_use]
+    pub fn has(&self, line: &Line) -> bool {
+        self.keys.values().any(|key| key.line == *line)
+    }
+
+    /// Whether a key of this line was ever active.
+    #[must_use]
+    pub fn was_active(&self, line: &Line) -> bool {
+        self.keys.values().any(|key| key.line == *line && key.activated_at.is_some())
+    }
+
+    /// The key of this line that was activated last and not replaced or revoked since, whatever the clock says.
+    #[must_use]
+    pub fn active(&self, line: &Line) -> Option<&Arc<KeyEntry>> {
         self.active
-            .and_then(|sequence| self.keys.get(&sequence))
+            .get(line)
+            .and_then(|sequence| self.keys.get(sequence))
             .filter(|key| key.revoked.is_none() && key.destroyed_at.is_none())
+    }
+
+    /// That of every line.
+    pub fn actives(&self) -> impl Iterator<Item = &Arc<KeyEntry>> {
+        self.active.keys().filter_map(|line| self.active(line))
     }
 
     /// A key by its id.
@@ -423,9 +388,14 @@ impl Standing {
         self.keys.values()
     }
 
-    /// Keys generated ahead and not yet in use, oldest first.
-    pub fn pending(&self, now: Timestamp) -> impl Iterator<Item = &Arc<KeyEntry>> {
-        self.keys.values().filter(move |key| key.state(now) == KeyState::Pending)
+    /// Keys of this line that were generated ahead and are not yet in use, oldest first.
+    pub fn pending(&self, line: &Line, now: Timestamp) -> impl Iterator<Item = &Arc<KeyEntry>> {
+        self.keys.values().filter(move |key| key.line == *line && key.state(now) == KeyState::Pending)
+    }
+
+    /// The keys that a token of this line must have: the one that signs, and those that will.
+    pub fn needed(&self, line: &Line, now: Timestamp) -> impl Iterator<Item = &Arc<KeyEntry>> {
+        self.active(line).into_iter().chain(self.pending(line, now))
     }
 
     /// All rotations, oldest first.
@@ -440,13 +410,13 @@ impl Standing {
         self.rotations.get(&to)
     }
 
-    /// The rotation whose overlap is running at `now`.
+    /// The rotation of this line whose overlap is running at `now`.
     #[must_use]
-    pub fn rotation_in_progress(&self, now: Timestamp) -> Option<&Rotation> {
+    pub fn rotation_in_progress(&self, line: &Line, now: Timestamp) -> Option<&Rotation> {
         self.rotations
             .values()
             .rev()
-            .filter(|rotation| self.overlaps(rotation))
+            .filter(|rotation| rotation.line == *line && self.overlaps(rotation))
             .find(|rotation| rotation.status(now) == RotationStatus::InProgress)
     }
 

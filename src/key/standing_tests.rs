@@ -1,5 +1,8 @@
 use super::*;
-use crate::key::record::{KeyDestroyed, RotationCancelled, RotationCompleted};
+use crate::key::{
+    Algorithm,
+    record::{KeyDestroyed, RotationCancelled, RotationCompleted},
+};
 use p256::elliptic_curve::sec1::ToSec1Point;
 use proptest::prelude::*;
 
@@ -24,7 +27,18 @@ fn generated(key: u32) -> Event {
         not_after: to_generalized_time(at(1000)),
         token_serial: "01".into(),
         omitted: vec!["CKA_COPYABLE".into()],
+        own_line: false,
     })
+}
+
+/// A key that the token with the serial 01 has for itself.
+fn generated_own(key: u32) -> Event {
+    let Event::KeyGenerated(generated) = generated(key) else { unreachable!() };
+    Event::KeyGenerated(KeyGenerated { own_line: true, ..generated })
+}
+
+fn own() -> Line {
+    Line::Token("01".into())
 }
 
 fn activated(key: u32, overlap_until: i64, emergency: bool) -> Event {
@@ -124,7 +138,7 @@ fn a_forced_completion_retires_at_once_and_a_cancellation_goes_back() {
     cancelled.push(stored(&fold(&cancelled).unwrap().next_record(event, 1, "a", at(5))));
     let standing = fold(&cancelled).unwrap();
     assert_eq!(states(&standing, 6), [KeyState::Active, KeyState::Retired]);
-    assert_eq!(standing.active().unwrap().id.sequence, 1);
+    assert_eq!(standing.active(&Line::Signer).unwrap().id.sequence, 1);
 }
 
 #[test]
@@ -143,7 +157,7 @@ fn a_revocation_counts_whatever_else_happens_and_the_earliest_counts() {
     records.push(revocation(2, 40));
     let standing = fold(&records).unwrap();
     assert_eq!(states(&standing, 60), [KeyState::Rotating, KeyState::Revoked]);
-    assert_eq!(standing.active(), None);
+    assert_eq!(standing.active(&Line::Signer), None);
     assert_eq!(standing.key(&KeyId::parse("s:2").unwrap()).unwrap().revoked.as_ref().unwrap().at, at(40));
     assert_eq!(fold(&[revocation(1, 1)]), Err(LedgerError::RevokedUnknown { key: 1 }));
 }
@@ -196,6 +210,59 @@ fn what_the_rules_forbid_contradicts_the_ledger() {
     }
 }
 
+#[test]
+fn each_line_has_its_own_active_key_and_what_is_done_in_one_is_nothing_to_the_other() {
+    let mut records = ledger_of(vec![generated(1), activated(1, 0, false), generated_own(2), activated(2, 0, false)]);
+    let standing = fold(&records).unwrap();
+    let active = |standing: &Standing, line: &Line| standing.active(line).map(|key| key.id.sequence);
+    assert_eq!((active(&standing, &Line::Signer), active(&standing, &own())), (Some(1), Some(2)));
+    assert_eq!(states(&standing, 5), [KeyState::Active, KeyState::Active]);
+    // The first key of a line follows no other.
+    assert_eq!(standing.rotations().count(), 0);
+    for event in [generated_own(3), activated(3, 100, false)] {
+        records.push(stored(&fold(&records).unwrap().next_record(event, 1, "a", at(5))));
+    }
+    assert_eq!(states(&fold(&records).unwrap(), 6), [KeyState::Active, KeyState::Rotating, KeyState::Active]);
+    let standing = fold(&records).unwrap();
+    assert!(standing.rotation_in_progress(&own(), at(6)).is_some());
+    assert!(standing.rotation_in_progress(&Line::Signer, at(6)).is_none());
+    // An emergency in one line ends no overlap of the other.
+    let mut emergency = records.clone();
+    for event in [generated(4), activated(4, 6, true)] {
+        emergency.push(stored(&fold(&emergency).unwrap().next_record(event, 1, "a", at(6))));
+    }
+    let after = [KeyState::Retired, KeyState::Rotating, KeyState::Active, KeyState::Active];
+    assert_eq!(states(&fold(&emergency).unwrap(), 7), after);
+    // Nor does a cancellation go back to a key of the other.
+    let event = Event::RotationCancelled(RotationCancelled { key: 3 });
+    records.push(stored(&fold(&records).unwrap().next_record(event, 1, "a", at(7))));
+    let standing = fold(&records).unwrap();
+    assert_eq!((active(&standing, &Line::Signer), active(&standing, &own())), (Some(1), Some(2)));
+    records.push(revocation(2, 8));
+    let standing = fold(&records).unwrap();
+    assert_eq!((active(&standing, &Line::Signer), active(&standing, &own())), (Some(1), None));
+    assert_eq!(standing.line_of("01"), own());
+    assert_eq!(standing.line_of("02"), Line::Signer);
+}
+
+/// A signer's keys move with it: to a copy, or to a restored token with another serial.
+#[test]
+fn the_signer_s_line_goes_on_whatever_token_its_keys_are_made_on() {
+    let Event::KeyGenerated(moved) = generated(2) else { unreachable!() };
+    let moved = Event::KeyGenerated(KeyGenerated { token_serial: "02".into(), ..moved });
+    let records = ledger_of(vec![generated(1), activated(1, 0, false), moved, activated(2, 100, false)]);
+    assert_eq!(states(&fold(&records).unwrap(), 5), [KeyState::Rotating, KeyState::Active]);
+}
+
+/// What was written before there were lines is read, and what has none is written as it was.
+#[test]
+fn a_record_without_an_own_line_is_the_same_bytes_as_before_there_were_any() {
+    let plain = stored(&Standing::empty(signer()).next_record(generated(1), 1, "a", at(0)));
+    let own = stored(&Standing::empty(signer()).next_record(generated_own(1), 1, "a", at(0)));
+    assert_eq!(plain.value.len() + 3, own.value.len());
+    assert_eq!(Record::from_bytes(&own.value).unwrap().to_bytes(), own.value);
+}
+
 /// One step of a random history: an event on any key, or a revocation.
 #[derive(Clone, Debug)]
 enum Step {
@@ -206,7 +273,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let key = 1u32..6;
     prop_oneof![
-        3 => key.clone().prop_map(|key| Step::Chain(Box::new(generated(key)))),
+        2 => key.clone().prop_map(|key| Step::Chain(Box::new(generated(key)))),
+        2 => key.clone().prop_map(|key| Step::Chain(Box::new(generated_own(key)))),
         3 => (key.clone(), 0i64..300, any::<bool>()).prop_map(|(key, until, emergency)| Step::Chain(Box::new(activated(key, until, emergency)))),
         1 => (key.clone(), any::<bool>()).prop_map(|(key, forced)| Step::Chain(Box::new(Event::RotationCompleted(RotationCompleted { key, forced })))),
         1 => key.clone().prop_map(|key| Step::Chain(Box::new(Event::RotationCancelled(RotationCancelled { key })))),
@@ -219,7 +287,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     /// Whatever is tried in whatever order: what the rules refuse leaves no trace, at most one key
-    /// is active at any time, nothing leads out of revoked, retired or destroyed, and every prefix
+    /// of a line is active at any time, nothing leads out of revoked, retired or destroyed, and every prefix
     /// of the ledger is a legal state.
     #[test]
     fn no_history_breaks_the_rules(steps in proptest::collection::vec(step(), 0..40)) {
@@ -236,7 +304,10 @@ proptest! {
                 continue;
             };
             for now in [second, second + 50, second + 500, 2000] {
-                prop_assert!(states(&after, now).iter().filter(|state| **state == KeyState::Active).count() <= 1);
+                for line in [Line::Signer, own()] {
+                    let of_line = after.keys().filter(|key| key.line == line);
+                    prop_assert!(of_line.filter(|key| key.state(at(now)) == KeyState::Active).count() <= 1);
+                }
                 for (old, new) in before.keys().zip(after.keys()) {
                     let (was, is) = (old.state(at(second)), new.state(at(now.max(second))));
                     if was == KeyState::Revoked {
@@ -247,11 +318,11 @@ proptest! {
                     }
                     prop_assert!(old.destroyed_at.is_none() || new.destroyed_at.is_some());
                     if new.destroyed_at.is_some() {
-                        prop_assert!(after.active().is_none_or(|active| active.id != new.id));
+                        prop_assert!(after.actives().all(|active| active.id != new.id));
                     }
                 }
             }
-            if let Some(active) = after.active() {
+            for active in after.actives() {
                 prop_assert!(matches!(active.state(at(second)), KeyState::Active | KeyState::Expired));
             }
         }

@@ -21,7 +21,7 @@ use crate::{
     nonce_value::NonceValue,
     quota::Charge,
     service::{
-        Error, Service,
+        Error, Service, SignerConfig,
         merkle::{Form, Outcome},
         nonces::names,
         policy::{AttestationPermit, permit_key},
@@ -86,16 +86,15 @@ impl SigningOrder {
         Self { client, spent, statement, canonical, key: Arc::clone(key) }
     }
 
-    /// The same, issued by another key.
-    pub fn by(mut self, issuer: Issuer, key: &Arc<KeyEntry>) -> Self {
-        self.statement.issue(issuer);
+    /// From now on issued by this key. True when it is another than before, and so is the message.
+    pub fn issue(&mut self, signer: &SignerConfig, key: &Arc<KeyEntry>) -> bool {
+        if self.key.id == key.id {
+            return false;
+        }
+        self.statement.issue(signer.issuer(key));
         self.canonical = self.statement.canonical_bytes();
         self.key = Arc::clone(key);
-        self
-    }
-
-    pub fn is_by(&self, key: &KeyEntry) -> bool {
-        self.key.id == key.id
+        true
     }
 
     pub fn client(&self) -> &Client {
@@ -216,7 +215,7 @@ impl Service {
         // A nonce is not spent on what could not be recorded.
         self.audit.trouble()?;
         self.keyring.freshen().await?;
-        let key = self.keyring.active(now)?;
+        let key = self.signing_key()?;
         permit_key(permit.client(), &key.id, true)?;
 
         let begun = Instant::now();
@@ -258,24 +257,26 @@ impl Service {
 
     /// Fresh → signed and verified → recorded → released.
     async fn sign_one(&self, mut order: SigningOrder) -> Result<SignedAttestation, Error> {
+        match self.sign_order(&mut order).await {
+            Ok(signed) => self.deliver(order, signed).await,
+            Err(error) => {
+                self.reopen(order.spent).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Issued by the key of whichever token signs it.
+    async fn sign_order(&self, order: &mut SigningOrder) -> Result<Signed, Error> {
+        let mut turns = self.turns()?;
         loop {
-            let key = Arc::clone(&order.key);
-            let event = |now| signed_event(&order, &key, now);
-            match self.sign_and_release(&key, Usage::Sign, &order, event).await {
-                Ok(released) => {
-                    let signed = Signed::new(key, &released, released.audit_sequence, None);
-                    return self.deliver(order, signed).await;
-                }
-                Err(refusal) => match self.taken_over(&key, refusal).and_then(|key| {
-                    permit_key(&order.client, &key.id, true)?;
-                    Ok(key)
-                }) {
-                    Ok(successor) => order = order.by(self.signer.issuer(&successor), &successor),
-                    Err(error) => {
-                        self.reopen(order.spent).await;
-                        return Err(error);
-                    }
-                },
+            let key = turns.key().cloned().ok_or(Error::NoActiveKey)?;
+            permit_key(&order.client, &key.id, true)?;
+            order.issue(&self.signer, &key);
+            let event = |now| signed_event(order, &key, now);
+            match self.sign_and_release(Usage::Sign(&mut turns), order, event).await {
+                Ok(released) => return Ok(Signed::new(key, &released, released.audit_sequence, None)),
+                Err(refusal) => self.taken_over(&mut turns, &key, refusal)?,
             }
         }
     }

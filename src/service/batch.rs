@@ -155,7 +155,7 @@ impl Service {
         let now = self.clock.now();
         self.audit.trouble()?;
         self.keyring.freshen().await?;
-        let key = self.keyring.active(now)?;
+        let key = self.signing_key()?;
         permit_key(client, &key.id, true)?;
         Ok(Common { client, issuer: self.signer.issuer(&key), key, now })
     }

@@ -176,7 +176,7 @@ impl Service {
 
     /// Makes the audit key, under the fleet lock: another appliance may be about to.
     async fn make_audit_key(&self, actor: &Actor) -> Result<AuditKey, Error> {
-        let _change = self.wait_to_change().await?;
+        let _change = self.wait_to_change(self.tokens.line()).await?;
         if let Some(key) = self.token.audit_keys(&self.signer.id).await?.into_iter().next() {
             return Ok(key);
         }

@@ -10,7 +10,7 @@ use crate::{
     key::{KeyId, KeyState, LedgerError, LedgerUnavailable},
     limits, nonce,
     quota::Exceeded,
-    service::{approvals, maintenance::Pause, once},
+    service::{approvals, first_key, maintenance::Pause, once},
     timestamp::Timestamp,
     token,
 };
@@ -73,6 +73,11 @@ pub enum Error {
     /// Only the primary makes, certifies and destroys keys.
     #[error("the primary token {token} does not answer: keys cannot be changed")]
     PrimaryAway { token: String, signing: Option<String> },
+    /// Only the token whose keys they are makes, certifies and destroys them.
+    #[error("{token} does not answer: its keys cannot be changed")]
+    StandbyAway { token: String },
+    #[error(transparent)]
+    FirstKey(#[from] first_key::Refusal),
     #[error("pre-flight: {item} ({detail})")]
     Preflight { item: &'static str, detail: String },
     #[error("{rotation} is in progress")]
@@ -146,6 +151,7 @@ impl Error {
             | Self::NonceStore(_)
             | Self::LedgerUnavailable(_)
             | Self::PrimaryAway { .. }
+            | Self::StandbyAway { .. }
             | Self::NoAuditKey
             | Self::Trail(audit::IndexError::Io(_) | audit::IndexError::Database(_))
             | Self::Audit(
@@ -174,6 +180,7 @@ impl Error {
             | Self::KeyMayNotSign { .. }
             | Self::NoCertificate(_)
             | Self::Chain(_)
+            | Self::FirstKey(_)
             | Self::LostRace
             | Self::ChangeInProgress
             | Self::Preflight { .. }
@@ -262,7 +269,8 @@ impl Error {
             Self::Token(token::Error::BadSignature) => "bad_signature",
             Self::Token(token::Error::Busy) => "token_busy",
             Self::Token(token::Error::Deadline(_)) => "token_deadline",
-            Self::Token(_) | Self::PrimaryAway { .. } => "token",
+            Self::Token(_) | Self::PrimaryAway { .. } | Self::StandbyAway { .. } => "token",
+            Self::FirstKey(_) => "first_key",
             Self::Audit(_) | Self::NoAuditKey | Self::Trail(_) => "audit",
             Self::LedgerUnavailable(_) | Self::Ledger(_) => "ledger",
             Self::Shared(error) => error.kind(),

@@ -8,9 +8,9 @@ use crate::{
     attestation::InvalidField,
     audit::{Event, EventType, Severity},
     client::Client,
-    key::KeyId,
+    key::{KeyEntry, KeyId},
     service::{Error, Service, opaque::OpaqueOrder, release::Usage},
-    token::{KeyAttributes, KeyRef},
+    token::{KeyAttributes, KeyRef, Token},
 };
 
 /// The body of `GET /api/v1/keys/{key_id}/evidence`.
@@ -59,8 +59,9 @@ impl Service {
         if let Some(at) = key.destroyed_at {
             return Err(Error::KeyDestroyed { id: key.id.clone(), at });
         }
-        let attributes = self.token.key_attributes(key.object_id.clone()).await?;
-        let deviation = self.token.check_attributes(&attributes).err();
+        let token = self.token_with(&key.line)?;
+        let attributes = token.key_attributes(key.object_id.clone()).await?;
+        let deviation = token.check_attributes(&attributes).err();
         let event = |now| {
             Event::of_client(EventType::KeyAccessed, "evidence", key.id.to_string(), client, now)
                 .detail("key_id", key.id.to_string())
@@ -81,10 +82,10 @@ impl Service {
                     .into());
                 }
                 self.keyring.freshen().await?;
-                self.keyring.may(Usage::Prove, &key.id, self.clock.now())?;
+                self.keyring.may_release(&key.id, self.clock.now())?;
                 let order = OpaqueOrder::proof_of_possession(PROOF_PAYLOAD_TYPE, challenge);
                 let event = |now| event(now).detail("purpose", "proof_of_possession").detail("challenge", challenge);
-                let signature = self.sign_and_release(&key, Usage::Prove, &order, event).await?.signature;
+                let signature = self.sign_and_release(Usage::Prove(&token, &key), &order, event).await?.signature;
                 Some(Proof {
                     challenge: challenge.to_owned(),
                     payload_type: PROOF_PAYLOAD_TYPE,
@@ -92,7 +93,7 @@ impl Service {
                 })
             }
         };
-        let identity = self.token.identity();
+        let identity = token.identity();
         let object_id = hex::encode(&key.object_id);
         Ok(Evidence {
             fingerprint: key.public_key.fingerprint(),
@@ -101,7 +102,7 @@ impl Service {
             attributes,
             pkcs11_tool: format!(
                 "pkcs11-tool --module {} --token-label {} --login --list-objects --type privkey --id {object_id}",
-                self.token.module_path().display(),
+                token.module_path().display(),
                 identity.label,
             ),
             token: TokenFacts {
@@ -121,8 +122,8 @@ impl Service {
     pub async fn certificate_request(&self, client: &Client, key_id: &str) -> Result<Vec<u8>, Error> {
         let key = self.keyring.find_by_text(key_id)?;
         self.keyring.freshen().await?;
-        self.keyring.may(Usage::Prove, &key.id, self.clock.now())?;
-        let der = self.token.certificate_request(&KeyRef::from(&*key), key.id.to_string()).await?;
+        self.keyring.may_release(&key.id, self.clock.now())?;
+        let der = self.token_with(&key.line)?.certificate_request(&KeyRef::from(&*key), key.id.to_string()).await?;
         let event = Event::of_client(
             EventType::KeyAccessed,
             "certificate_request",
@@ -139,21 +140,29 @@ impl Service {
     /// Stores the chain that a CA has issued for a key; from then on it is served.
     pub async fn install_chain(&self, client: &Client, key_id: &str, pem: &[u8]) -> Result<(), Error> {
         let key = self.keyring.find_by_text(key_id)?;
-        self.need_primary().await?;
+        let home = self.home(&key.line).await?;
         let now = self.clock.now();
         let event = Event::of_client(EventType::ConfigChanged, "install_certificate", key.id.to_string(), client, now)
             .detail("key_id", key.id.to_string());
-        let work = async { self.token.store_chain(&key, pem, now.unix_milliseconds()).await?.map_err(Error::Chain) };
+        let work = async { home.token.store_chain(&key, pem, now.unix_milliseconds()).await?.map_err(Error::Chain) };
         self.on_record(event.clone(), work, |()| event).await
     }
 
-    /// Looks whether the active key's attributes are still what they must be. A deviation is an
+    /// Looks whether the attributes of each token's active key are still what they must be. A deviation is an
     /// alarm; on a token that keeps its promises it cannot happen.
     pub async fn watch_attributes(&self) -> Result<(), Error> {
         let standing = self.keyring.standing();
-        let Some(key) = standing.active() else { return Ok(()) };
-        let attributes = self.token.key_attributes(key.object_id.clone()).await?;
-        if let Err(deviation) = self.token.check_attributes(&attributes) {
+        let homes = self.tokens.homes().filter_map(|(_, line)| Some((self.tokens.home(line)?, standing.active(line)?)));
+        let mut watched = Ok(());
+        for (token, key) in homes {
+            watched = watched.and(self.watch_key(&token, key).await);
+        }
+        watched
+    }
+
+    async fn watch_key(&self, token: &Token, key: &KeyEntry) -> Result<(), Error> {
+        let attributes = token.key_attributes(key.object_id.clone()).await?;
+        if let Err(deviation) = token.check_attributes(&attributes) {
             tracing::error!(key_id = %key.id, deviation, "the active key's attributes have changed");
             let event =
                 Event::of_service(EventType::SecurityAlert, "watch_attributes", key.id.to_string(), self.clock.now())

@@ -30,6 +30,15 @@ impl Asker {
         }
     }
 
+    /// Whether the first key of a standby that has its own may be made; `named`: the configuration names its serial.
+    #[must_use]
+    pub fn may_on_standby(&self, named: bool) -> bool {
+        match self {
+            Self::Person { .. } => true,
+            Self::Configuration { .. } => named,
+        }
+    }
+
     /// The actor in ledger and audit trail.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -62,6 +71,21 @@ pub enum Refusal {
         "the token has key objects of this signer ({0}) but no ledger record for them: they are never adopted silently; inspect them with pkcs11-tool"
     )]
     Orphans(String),
+    #[error(
+        "{standby} has objects of this signer ({objects}) that are no keys of its own: a token that gets its own has none; \
+         inspect them with pkcs11-tool"
+    )]
+    NotEmpty { standby: String, objects: String },
+}
+
+/// Whether the first key of its own may be made on a standby with these key objects.
+pub fn permit_on_standby(standing: &Standing, standby: &str, objects: &[KeyObject]) -> Result<(), Refusal> {
+    let unexplained = janitor::unexplained(standing, objects);
+    if unexplained.is_empty() {
+        return Ok(());
+    }
+    let labels: Vec<_> = unexplained.iter().map(|object| object.label.as_str()).collect();
+    Err(Refusal::NotEmpty { standby: standby.to_owned(), objects: labels.join(", ") })
 }
 
 /// What was found on the token and beside it.

@@ -8,7 +8,7 @@ use crate::{
     audit::{Event as AuditEvent, EventType, Severity},
     fleet::Guard,
     key::{Standing, intent::GenerationIntent},
-    service::{Error, Service},
+    service::{Error, Service, homes::Home},
     token::KeyObject,
 };
 
@@ -27,14 +27,14 @@ fn is_recorded(standing: &Standing, object_id: &[u8]) -> bool {
 }
 
 impl Service {
-    /// Cleans up after unfinished generations. Needs the fleet lock: nobody else is generating.
-    pub async fn clean_up_generations(&self, _guard: &Guard) -> Result<(), Error> {
+    /// Cleans up after unfinished generations on this token. Needs the fleet lock: nobody else is generating.
+    pub(super) async fn clean_up_generations(&self, _guard: &Guard, home: &Home) -> Result<(), Error> {
         let standing = self.keyring.refresh().await?;
-        for intent in standing.intents() {
+        for intent in standing.intents().iter().filter(|intent| intent.line() == home.line) {
             if is_recorded(&standing, intent.object_id.as_bytes()) {
                 self.keyring.remove_intent(intent).await?;
             } else {
-                self.destroy_leftovers(intent).await?;
+                self.destroy_leftovers(intent, home).await?;
             }
         }
         if standing.intents().is_empty() {
@@ -43,7 +43,7 @@ impl Service {
         self.keyring.refresh().await.map(|_| ())
     }
 
-    async fn destroy_leftovers(&self, intent: &GenerationIntent) -> Result<(), Error> {
+    async fn destroy_leftovers(&self, intent: &GenerationIntent, home: &Home) -> Result<(), Error> {
         let object_id = hex::encode(intent.object_id.as_bytes());
         tracing::warn!(object_id, actor = intent.actor, "leftovers of an unfinished key generation are destroyed");
         let event = AuditEvent::of_service(EventType::KeyAccessed, "destroy_leftovers", &object_id, self.clock.now())
@@ -51,7 +51,7 @@ impl Service {
             .detail("intended_by", intent.actor.clone());
         let work = async {
             let prefix = format!("{}:", self.signer.id);
-            self.token.destroy_leftovers(intent.object_id.as_bytes().to_vec(), prefix).await?;
+            home.token.destroy_leftovers(intent.object_id.as_bytes().to_vec(), prefix).await?;
             self.keyring.remove_intent(intent).await
         };
         self.on_record(event.clone(), work, |()| event.of_severity(Severity::Warning)).await

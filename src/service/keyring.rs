@@ -22,8 +22,8 @@ use tokio::sync::Mutex;
 
 use crate::{
     clock::boot_millis,
-    key::{Event, KeyEntry, KeyId, Ledger, SignerId, Standing, StoredRecord, revocation::Revocation},
-    service::{Error, marker::Marker, release::Usage},
+    key::{Event, KeyEntry, KeyId, Ledger, Line, SignerId, Standing, StoredRecord, revocation::Revocation},
+    service::{Error, marker::Marker},
     timestamp::Timestamp,
 };
 
@@ -141,33 +141,22 @@ impl Keyring {
         Ok(())
     }
 
-    /// The key that may sign at `now`, by a fresh reading.
-    pub fn active(&self, now: Timestamp) -> Result<Arc<KeyEntry>, Error> {
+    /// The key of this line that may sign at `now`, by a fresh reading.
+    pub fn active(&self, line: &Line, now: Timestamp) -> Result<Arc<KeyEntry>, Error> {
         if !self.is_fresh() {
             return Err(Error::StaleLedger);
         }
         let standing = self.standing.load();
-        let key = standing.active().ok_or(Error::NoActiveKey)?;
+        let key = standing.active(line).ok_or(Error::NoActiveKey)?;
         let state = key.state(now);
         if state.may_sign() { Ok(Arc::clone(key)) } else { Err(Error::KeyMayNotSign { id: key.id.clone(), state }) }
     }
 
-    /// Whether `id` is still the key that may sign.
+    /// Whether `id` is still the key of its line that may sign.
     pub fn still_active(&self, id: &KeyId, now: Timestamp) -> Result<(), Error> {
-        let active = self.active(now)?;
-        if active.id == *id {
-            Ok(())
-        } else {
-            Err(Error::KeyMayNotSign { id: id.clone(), state: self.find(id)?.state(now) })
-        }
-    }
-
-    /// Whether `id` may be used so, by a fresh reading.
-    pub(super) fn may(&self, usage: Usage, id: &KeyId, now: Timestamp) -> Result<(), Error> {
-        match usage {
-            Usage::Sign => self.still_active(id, now),
-            Usage::Prove => self.may_release(id, now),
-        }
+        let key = self.find(id)?;
+        let active = self.active(&key.line, now)?;
+        if active.id == *id { Ok(()) } else { Err(Error::KeyMayNotSign { id: id.clone(), state: key.state(now) }) }
     }
 
     /// Whether a signature that `id` has made may leave, by a fresh reading: not once the key is

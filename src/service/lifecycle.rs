@@ -1,4 +1,5 @@
-//! What operators do with keys: rotate, complete, cancel, revoke, generate ahead, destroy.
+//! What operators do with keys: rotate, complete, cancel, revoke, generate ahead, destroy. Where tokens have keys of
+//! their own, each of them by itself ([`super::homes`]).
 //!
 //! Every operation has one **commit point**: a record on the token. Before it, a crash or failure
 //! leaves the old state (and leftovers that [`super::janitor`] cleans up); after it, the new state
@@ -16,13 +17,13 @@ use crate::{
     audit::{self, Event as AuditEvent, EventType, Severity},
     fleet::{self, Guard},
     key::{
-        Algorithm, Event, KeyEntry, KeyId, KeyState, Rotation, RotationStatus, Standing,
+        Algorithm, Event, KeyEntry, KeyId, KeyState, Line, Rotation, RotationStatus, Standing,
         intent::GenerationIntent,
         record::{KeyActivated, KeyDestroyed, KeyGenerated, RotationCancelled, RotationCompleted, to_generalized_time},
     },
-    service::{Error, KeyPolicy, Service, opaque::OpaqueOrder},
+    service::{Error, KeyPolicy, Service, homes::Home, opaque::OpaqueOrder},
     timestamp::Timestamp,
-    token::{GenerateRequest, KeyRef},
+    token::{GenerateRequest, KeyRef, Token},
 };
 
 /// Who acts: the authenticated identity for the record, and the audit event's beginning.
@@ -58,15 +59,19 @@ impl Actor {
     }
 }
 
-/// A change of the keys in the making: the lock, and the standing on which it is decided.
+/// A change of the keys in the making: the lock, the token whose keys they are, and the standing on which it is
+/// decided.
 pub(super) struct Change {
     guard: Guard,
+    home: Home,
     decided: Arc<Standing>,
 }
 
 /// A rotation that is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct RotationOrder {
+    /// The token whose key is rotated, by name; left out, the primary.
+    pub token: Option<String>,
     pub reason: String,
     pub notes: String,
     pub emergency: bool,
@@ -84,12 +89,12 @@ pub struct Check {
 
 impl Service {
     /// Takes the fleet lock, brings the ledger up to date, and cleans up after crashes.
-    pub(super) async fn begin_change(&self) -> Result<Change, Error> {
-        self.need_primary().await?;
+    pub(super) async fn begin_change(&self, line: &Line) -> Result<Change, Error> {
+        let home = self.home(line).await?;
         let fence = self.keyring.standing().fence();
         let guard = self.fleet.acquire(fence).await?;
-        self.clean_up_generations(&guard).await?;
-        Ok(Change { guard, decided: self.keyring.standing() })
+        self.clean_up_generations(&guard, &home).await?;
+        Ok(Change { guard, home, decided: self.keyring.standing() })
     }
 
     /// Writes what was decided. When the call was given up and not ended, the lock lingers: the record may
@@ -113,15 +118,21 @@ impl Service {
     /// The runbook's checklist. Nothing is changed.
     pub async fn preflight(&self, order: &RotationOrder) -> Result<Vec<Check>, Error> {
         self.overlap(order)?;
+        let line = self.line_named(order.token.as_deref())?;
         let now = self.clock.now();
         let standing = self.keyring.refresh().await;
-        let token = self.token.ping().await;
+        let token = self.reach(&line).await;
         let nonces = self.nonces.ping().await;
         let algorithm = order.algorithm.unwrap_or(self.policy.key.algorithm);
-        let in_progress = standing.as_ref().ok().and_then(|standing| standing.rotation_in_progress(now).cloned());
-        let offered = self.token.algorithms().contains(&algorithm);
-        Ok(vec![
-            Check { item: "token_reachable", ok: token.is_ok(), detail: self.token.identity().uri().to_string() },
+        let in_progress =
+            standing.as_ref().ok().and_then(|standing| standing.rotation_in_progress(&line, now).cloned());
+        let offered = token.as_ref().is_ok_and(|token| token.algorithms().contains(&algorithm));
+        let mut checks = vec![
+            Check {
+                item: "token_reachable",
+                ok: token.is_ok(),
+                detail: token.map_or_else(|why| why, |token| token.identity().uri().to_string()),
+            },
             Check {
                 item: "token_offers_algorithm",
                 ok: offered,
@@ -148,19 +159,39 @@ impl Service {
             Check {
                 item: "successor",
                 ok: true,
-                detail: standing.as_ref().map_or_else(|_| String::new(), |s| self.successor_detail(s, algorithm, now)),
+                detail: standing
+                    .as_ref()
+                    .map_or_else(|_| String::new(), |s| self.successor_detail(s, &line, algorithm, now)),
             },
             Check {
                 item: "audit_writable",
                 ok: !matches!(self.audit.trouble(), Err(audit::Error::Stopped(stop)) if stop != audit::Stop::DiskFull),
                 detail: self.audit.trouble().map_or_else(|trouble| trouble.to_string(), |()| String::new()),
             },
-        ])
+        ];
+        if let (Line::Token(_), Ok(standing)) = (&line, &standing) {
+            checks.push(self.first_key_check(standing, &line));
+        }
+        Ok(checks)
+    }
+
+    async fn reach(&self, line: &Line) -> Result<Arc<Token>, String> {
+        let token = self.token_with(line).map_err(|error| error.to_string())?;
+        let answered = token.ping().await;
+        answered.map(|()| Arc::clone(&token)).map_err(|_| token.identity().uri().to_string())
+    }
+
+    /// A token gets its first own key where that is asked for by its serial, and not by a rotation.
+    fn first_key_check(&self, standing: &Standing, line: &Line) -> Check {
+        let ok = standing.has(line);
+        let name = self.name_of(line).unwrap_or_default();
+        let says = "has no key of its own yet: run `verification-signer init`, or set first_key_on_token_serial";
+        Check { item: "first_key", ok, detail: if ok { String::new() } else { format!("{name} {says}") } }
     }
 
     /// Which key the rotation would activate, and whether verifiers have had notice of it.
-    fn successor_detail(&self, standing: &Standing, algorithm: Algorithm, now: Timestamp) -> String {
-        match standing.pending(now).find(|key| key.algorithm() == algorithm) {
+    fn successor_detail(&self, standing: &Standing, line: &Line, algorithm: Algorithm, now: Timestamp) -> String {
+        match standing.pending(line, now).find(|key| key.algorithm() == algorithm) {
             None => "a new key will be generated".into(),
             Some(key) if now.seconds_since(key.generated_at) < self.policy.key.minimum_notice_seconds() => {
                 format!("pending key {}, published for less than the minimum notice", key.id)
@@ -173,12 +204,13 @@ impl Service {
     /// `key-activated` record.
     pub async fn rotate(&self, order: &RotationOrder, actor: &Actor) -> Result<Rotation, Error> {
         let overlap = self.overlap(order)?;
-        let change = self.begin_change().await?;
+        let line = self.line_named(order.token.as_deref())?;
+        let change = self.begin_change(&line).await?;
         if let Some(broken) = self.preflight(order).await?.into_iter().find(|check| !check.ok) {
             let Some(rotation) = self
                 .keyring
                 .standing()
-                .rotation_in_progress(self.clock.now())
+                .rotation_in_progress(&line, self.clock.now())
                 .filter(|_| !order.emergency)
                 .map(rotation_id)
             else {
@@ -204,12 +236,12 @@ impl Service {
         mut change: Change,
     ) -> Result<Rotation, Error> {
         let key = self.successor(order.algorithm, actor, &mut change).await?;
-        self.prove(&key).await?;
+        self.prove(&key, &change.home).await?;
         let now = self.clock.now().truncated_to_seconds();
         let activated = KeyActivated {
             key: key.id.sequence,
             // A key that was revoked, or none, leaves nothing to overlap with.
-            overlap_until: to_generalized_time(match change.decided.active() {
+            overlap_until: to_generalized_time(match change.decided.active(&change.home.line) {
                 Some(_) if !order.emergency => now.plus_seconds(overlap),
                 Some(_) | None => now,
             }),
@@ -247,23 +279,42 @@ impl Service {
         change: &mut Change,
     ) -> Result<Arc<KeyEntry>, Error> {
         let wanted = algorithm.unwrap_or(self.policy.key.algorithm);
-        let ready = change.decided.pending(self.clock.now()).find(|key| key.algorithm() == wanted).cloned();
+        let ready =
+            change.decided.pending(&change.home.line, self.clock.now()).find(|key| key.algorithm() == wanted).cloned();
         match ready {
             Some(key) => Ok(key),
             None => self.generate(wanted, actor, change).await,
         }
     }
 
-    /// Whether the token signs with this key: asked before it becomes the active one.
-    async fn prove(&self, key: &KeyEntry) -> Result<(), Error> {
-        self.token.sign(&KeyRef::from(key), &OpaqueOrder::canary("activation")).await?;
+    /// Whether the token signs with this key: asked before it becomes the active one. A standby signs with it from
+    /// that moment on.
+    async fn prove(&self, key: &KeyEntry, home: &Home) -> Result<(), Error> {
+        let canary = OpaqueOrder::canary("activation");
+        match self.tokens.standby_with(&home.line) {
+            Some(standby) => standby.prove(&home.token, key, &canary).await?,
+            None => {
+                home.token.sign(&KeyRef::from(key), &canary).await?;
+            }
+        }
         Ok(())
     }
 
     /// Generates a key ahead of time. It stays pending until a rotation activates it.
-    pub async fn generate_pending(&self, algorithm: Option<Algorithm>, actor: &Actor) -> Result<Arc<KeyEntry>, Error> {
-        let mut change = self.begin_change().await?;
-        let pending = change.decided.pending(self.clock.now()).count();
+    pub async fn generate_pending(
+        &self,
+        token: Option<&str>,
+        algorithm: Option<Algorithm>,
+        actor: &Actor,
+    ) -> Result<Arc<KeyEntry>, Error> {
+        let line = self.line_named(token)?;
+        let mut change = self.begin_change(&line).await?;
+        if let Line::Token(_) = line
+            && let Check { item, ok: false, detail } = self.first_key_check(&change.decided, &line)
+        {
+            return Err(Error::Preflight { item, detail });
+        }
+        let pending = change.decided.pending(&line, self.clock.now()).count();
         if pending >= self.policy.key.maximum_pending {
             return Err(Error::TooManyPending { limit: self.policy.key.maximum_pending });
         }
@@ -275,7 +326,7 @@ impl Service {
     async fn generate(&self, algorithm: Algorithm, actor: &Actor, change: &mut Change) -> Result<Arc<KeyEntry>, Error> {
         let now = self.clock.now().truncated_to_seconds();
         let id = KeyId { signer: self.signer.id.clone(), sequence: change.decided.next_key_sequence() };
-        let object_id = self.token.unused_object_id().await?;
+        let object_id = change.home.token.unused_object_id().await?;
         let event = actor
             .event(EventType::KeyGenerated, "generate", &id.to_string(), now)
             .detail("key_id", id.to_string())
@@ -297,6 +348,7 @@ impl Service {
         let now = self.clock.now().truncated_to_seconds();
         let intent = GenerationIntent::new(
             self.signer.id.as_str(),
+            &change.home.line,
             octets(object_id.clone()),
             to_generalized_time(now),
             &actor.name,
@@ -304,7 +356,7 @@ impl Service {
         self.keyring.append_intent(&intent).await?;
         let not_after = now.plus_seconds(self.policy.key.maximum_age_seconds());
         let request = GenerateRequest { id: id.clone(), object_id, algorithm, not_before: now, not_after };
-        let generated = match self.token.generate(request).await {
+        let generated = match change.home.token.generate(request).await {
             Ok(generated) => generated,
             Err(error) => {
                 let error = Error::from(error);
@@ -322,17 +374,19 @@ impl Service {
             public_key: octets(generated.public_key.to_spki_der()),
             not_before: to_generalized_time(now),
             not_after: to_generalized_time(not_after),
-            token_serial: self.token.identity().serial.clone(),
+            token_serial: change.home.token.identity().serial.clone(),
             omitted: generated.omitted,
+            own_line: change.home.line.serial().is_some(),
         };
         self.commit(change, Event::KeyGenerated(record), actor, now).await?;
         self.keyring.remove_intent(&intent).await
     }
 
-    /// Makes the first key of an empty ledger, or finishes making it after a crash.
-    pub async fn make_first_key(&self, actor: &Actor) -> Result<KeyId, Error> {
-        let mut change = self.wait_to_change().await?;
-        if let Some(key) = change.decided.keys().find(|key| key.activated_at.is_some()) {
+    /// Makes the first key of an empty line, or finishes making it after a crash.
+    pub async fn make_first_key(&self, line: &Line, actor: &Actor) -> Result<KeyId, Error> {
+        let mut change = self.wait_to_change(line).await?;
+        let was_active = |key: &&Arc<KeyEntry>| key.line == *line && key.activated_at.is_some();
+        if let Some(key) = change.decided.keys().find(was_active) {
             // Another appliance was faster: its key is ours.
             return Ok(key.id.clone());
         }
@@ -353,7 +407,7 @@ impl Service {
         mut change: Change,
         now: Timestamp,
     ) -> Result<(), Error> {
-        self.prove(key).await?;
+        self.prove(key, &change.home).await?;
         let activated = KeyActivated {
             key: key.id.sequence,
             overlap_until: to_generalized_time(now),
@@ -369,12 +423,12 @@ impl Service {
 
     /// Takes the fleet lock, waiting for whoever has it: at a first start that is an appliance
     /// which makes the very key that is wanted, or one that died over it.
-    pub(super) async fn wait_to_change(&self) -> Result<Change, Error> {
+    pub(super) async fn wait_to_change(&self, line: &Line) -> Result<Change, Error> {
         const PATIENCE: Duration = fleet::LOCK_LIFE.saturating_add(Duration::from_secs(10));
         const PAUSE: Duration = Duration::from_millis(50);
         let begun = Instant::now();
         loop {
-            match self.begin_change().await {
+            match self.begin_change(line).await {
                 Err(Error::ChangeInProgress) if begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
                 done => return done,
             }
@@ -384,7 +438,7 @@ impl Service {
     /// Ends a rotation's overlap: after its deadline, or before it by force. Done already is done.
     /// **Commit point**: the `rotation-completed` record.
     pub async fn complete(&self, id: &str, force: bool, actor: &Actor) -> Result<Rotation, Error> {
-        let mut change = self.begin_change().await?;
+        let mut change = self.begin_change(&self.rotation(id)?.line).await?;
         let now = self.clock.now();
         let rotation = self.rotation(id)?;
         match rotation.status(now) {
@@ -417,10 +471,10 @@ impl Service {
     /// Takes a rotation back while its overlap runs: the old key is active again. **Commit point**:
     /// the `rotation-cancelled` record.
     pub async fn cancel(&self, id: &str, actor: &Actor) -> Result<Rotation, Error> {
-        let mut change = self.begin_change().await?;
+        let mut change = self.begin_change(&self.rotation(id)?.line).await?;
         let now = self.clock.now();
         let rotation = self.rotation(id)?;
-        let is_newest = change.decided.active().is_some_and(|active| active.id.sequence == rotation.to);
+        let is_newest = change.decided.active(&rotation.line).is_some_and(|active| active.id.sequence == rotation.to);
         if rotation.status(now) != RotationStatus::InProgress || !is_newest {
             return Err(Error::RotationEnded {
                 rotation: rotation_id(&rotation),
@@ -446,7 +500,7 @@ impl Service {
     /// Destroys the private key of a retired or revoked key, for good. **Commit point**: the object
     /// is gone from the token; the record says so, and a repeated call writes it if a crash did not.
     pub async fn destroy(&self, key_id: &str, force: bool, actor: &Actor) -> Result<Arc<KeyEntry>, Error> {
-        let mut change = self.begin_change().await?;
+        let mut change = self.begin_change(&self.keyring.find_by_text(key_id)?.line).await?;
         let now = self.clock.now();
         let key = self.keyring.find_by_text(key_id)?;
         if key.destroyed_at.is_some() {
@@ -464,7 +518,7 @@ impl Service {
             .detail("key_id", key.id.to_string())
             .of_severity(Severity::Warning);
         let work = async {
-            self.token.destroy_private_key(key.object_id.clone()).await?;
+            change.home.token.destroy_private_key(key.object_id.clone()).await?;
             let destroyed = Event::KeyDestroyed(KeyDestroyed { key: key.id.sequence });
             self.commit(&mut change, destroyed, actor, now).await
         };
@@ -510,6 +564,7 @@ pub fn rotation_id(rotation: &Rotation) -> String {
 /// A rotation on a ledger without any key that was ever active: making the first key.
 fn first_activation(key: &KeyEntry, now: Timestamp, order: &RotationOrder, actor: &Actor) -> Rotation {
     Rotation {
+        line: key.line.clone(),
         to: key.id.sequence,
         from: None,
         started_at: now,
@@ -535,14 +590,15 @@ pub enum Due {
     Complete(String),
 }
 
-/// What automatic operation wants done at `now`. Looks at states, not at timers.
+/// What automatic operation wants done with the keys of a line at `now`. Looks at states, not at timers.
 #[must_use]
-pub fn due(standing: &Standing, now: Timestamp, policy: &KeyPolicy) -> Option<Due> {
-    let ended = standing.rotations().rev().find(|rotation| rotation.status(now) == RotationStatus::OverlapEnded);
+pub fn due(standing: &Standing, line: &Line, now: Timestamp, policy: &KeyPolicy) -> Option<Due> {
+    let mut rotations = standing.rotations().rev().filter(|rotation| rotation.line == *line);
+    let ended = rotations.find(|rotation| rotation.status(now) == RotationStatus::OverlapEnded);
     if let Some(rotation) = ended.filter(|_| policy.complete_automatically) {
         return Some(Due::Complete(rotation_id(rotation)));
     }
-    let age = standing.active().and_then(|key| key.activated_at).map(|activated| now.seconds_since(activated));
+    let age = standing.active(line).and_then(|key| key.activated_at).map(|activated| now.seconds_since(activated));
     let old_enough = age.zip(policy.rotate_at_seconds()).is_some_and(|(age, limit)| age >= limit);
-    (old_enough && standing.rotation_in_progress(now).is_none()).then_some(Due::Rotate)
+    (old_enough && standing.rotation_in_progress(line, now).is_none()).then_some(Due::Rotate)
 }

@@ -11,6 +11,7 @@ pub mod checkpoints;
 pub mod error;
 pub mod evidence;
 pub mod first_key;
+mod homes;
 pub mod janitor;
 pub mod keyring;
 pub mod lifecycle;
@@ -105,7 +106,7 @@ pub struct Service {
     pub checkpoints: checkpoints::Checkpoints,
     pub index: Index,
     pub witness: witness::Witness,
-    /// The primary: the only one on which keys are made, certified and destroyed.
+    /// The primary.
     pub token: Arc<Token>,
     /// All that sign.
     pub tokens: Tokens,

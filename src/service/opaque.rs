@@ -86,7 +86,8 @@ pub struct OpaqueVerdict {
 }
 
 impl Service {
-    /// Signs opaque data with the active key; naming another key is refused.
+    /// Signs opaque data with the active key of the token that signs, or with the one that is named; a key that is not
+    /// active is refused.
     pub async fn sign_opaque(
         &self,
         client: &Client,
@@ -97,27 +98,24 @@ impl Service {
         self.in_service()?;
         self.keyring.freshen().await?;
         let now = self.clock.now();
-        let mut key = match key_id {
-            None => self.keyring.active(now)?,
-            Some(text) => self.keyring.find_by_text(text)?,
-        };
+        let named = key_id.map(|text| self.keyring.find_by_text(text)).transpose()?;
+        let key = named.clone().map_or_else(|| self.signing_key(), Ok)?;
         let event = Event::of_client(EventType::KeyAccessed, "sign", key.id.to_string(), client, now);
         self.permit(permit_purpose(client, purpose).and_then(|()| permit_key(client, &key.id, true)), &event).await?;
-        self.keyring.still_active(&key.id, now)?;
+        let mut turns = named.as_ref().map_or_else(|| self.turns(), |key| self.turns_of(key))?;
         loop {
+            let key = turns.key().cloned().ok_or(Error::NoActiveKey)?;
+            permit_key(client, &key.id, true)?;
             let event = |now| {
                 Event::of_client(EventType::KeyAccessed, "sign", key.id.to_string(), client, now)
                     .detail("key_id", key.id.to_string())
                     .detail("purpose", purpose)
             };
-            match self.sign_and_release(&key, Usage::Sign, order, event).await {
+            match self.sign_and_release(Usage::Sign(&mut turns), order, event).await {
                 Ok(Released { signature, audit_sequence, .. }) => {
                     return Ok(SignedOpaque { signature, key, audit_sequence });
                 }
-                Err(refusal) if key_id.is_none() => {
-                    key = self.taken_over(&key, refusal)?;
-                    permit_key(client, &key.id, true)?;
-                }
+                Err(refusal) if named.is_none() => self.taken_over(&mut turns, &key, refusal)?,
                 Err(refusal) => return Err(refusal),
             }
         }
@@ -140,7 +138,7 @@ impl Service {
             let standing = self.keyring.standing();
             match standing.keys().rev().find(|key| fits(key)) {
                 Some(key) => (Arc::clone(key), true),
-                None => (Arc::clone(standing.active().ok_or(Error::NoActiveKey)?), false),
+                None => (Arc::clone(standing.actives().next().ok_or(Error::NoActiveKey)?), false),
             }
         };
         let state = key.state(now);
@@ -158,9 +156,15 @@ impl Service {
     pub async fn test_signing(&self, client: &Client) -> Result<Arc<KeyEntry>, Error> {
         self.keyring.freshen().await?;
         let now = self.clock.now();
-        let key = self.keyring.active(now)?;
         let order = OpaqueOrder::canary(&now.to_string());
-        let Signed { signature, on } = self.sign_anywhere(&key, &order).await?;
+        let mut turns = self.turns()?;
+        let (key, Signed { signature, on }) = loop {
+            let key = turns.key().cloned().ok_or(Error::NoActiveKey)?;
+            match self.tokens.sign(&mut turns, &order).await {
+                Ok(signed) => break (key, signed),
+                Err(error) => self.taken_over(&mut turns, &key, error.into())?,
+            }
+        };
         let event = Event::of_client(EventType::KeyAccessed, "test", key.id.to_string(), client, now)
             .detail("key_id", key.id.to_string())
             .detail("purpose", "canary")

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,9 +10,10 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::{
+    key::KeyEntry,
     service::{Error, Service, nonce_watch::why_unusable, standby::TokenHealth},
     timestamp::Timestamp,
-    token::{self, KeyRef},
+    token,
 };
 
 /// How long a look at the dependencies is good for.
@@ -92,7 +94,7 @@ impl Service {
         if let Err(error) = reading {
             warnings.push(format!("the key ledger cannot be read: {error}"));
         }
-        let active = self.keyring.active(now);
+        let active = self.signing_key();
         if let Err(error) = &active {
             warnings.push(match error {
                 Error::NoActiveKey => self.advice_without_key().to_owned(),
@@ -100,10 +102,16 @@ impl Service {
             });
         }
         let key = active.as_ref().ok();
-        let key_age = key.and_then(|key| key.activated_at).map(|activated| now.seconds_since(activated));
-        if key_age.is_some_and(|age| age >= self.policy.key.warn_age_seconds()) {
-            warnings.push("the active key is near its maximum age: rotate it".to_owned());
-        }
+        let age_of = |key: &KeyEntry| key.activated_at.map(|activated| now.seconds_since(activated));
+        let key_age = key.and_then(|key| age_of(key));
+        let in_use = self.in_use();
+        let is_old = |key: &&Arc<KeyEntry>| age_of(key).is_some_and(|age| age >= self.policy.key.warn_age_seconds());
+        warnings.extend(in_use.iter().filter(is_old).map(|key| match self.tokens.current() {
+            None => "the active key is near its maximum age: rotate it".to_owned(),
+            Some(_) => format!("the active key {} is near its maximum age: rotate it", key.id),
+        }));
+        let waits = |(name, key)| format!("the rotation of {key} is due, and waits for {name}");
+        warnings.extend(self.overdue().await.into_iter().map(|(name, key)| waits((name, key.id.to_string()))));
         if key_age.is_some_and(|age| age < -CLOCKS_APART_SECONDS) {
             warnings.push("the clock is behind the active key's activation: check this machine's clock".to_owned());
         }
@@ -115,10 +123,12 @@ impl Service {
         warnings.extend(Self::token_warnings(&tokens));
         let paused = self.maintenance.pause();
         warnings.extend(paused.as_ref().map(ToString::to_string));
-        self.metrics.active_keys.set(i64::from(key.is_some()));
+        // Of several tokens' keys, the one that needs an operator first.
+        let oldest = in_use.iter().filter_map(|key| age_of(key)).max();
+        self.metrics.active_keys.set(i64::try_from(in_use.len()).unwrap_or(i64::MAX));
         #[expect(clippy::cast_precision_loss, reason = "an age in seconds is far below 2^52")]
-        self.metrics.key_age_seconds.set(key_age.unwrap_or(0) as f64);
-        self.metrics.key_expiry.set(unix(key.map(|key| key.not_after)));
+        self.metrics.key_age_seconds.set(oldest.unwrap_or(0) as f64);
+        self.metrics.key_expiry.set(unix(in_use.iter().map(|key| key.not_after).min()));
         let standing = self.keyring.standing();
         let open = standing.rotation_to_complete(now);
         self.metrics.rotation_overlap_end.set(unix(open.map(|rotation| rotation.overlap_until)));
@@ -136,7 +146,7 @@ impl Service {
             key_expires_at: key.map(|key| key.not_after),
             key_age,
             maintenance: paused.is_some(),
-            rotation_pending: self.keyring.standing().rotation_in_progress(now).is_some(),
+            rotation_pending: self.tokens.homes().any(|(_, line)| standing.rotation_in_progress(line, now).is_some()),
             warnings,
             dependencies,
             tokens,
@@ -158,10 +168,16 @@ impl Service {
         }
     }
 
+    /// The keys that may sign, of all tokens, by a fresh reading of the ledger.
+    fn in_use(&self) -> Vec<Arc<KeyEntry>> {
+        let now = self.clock.now();
+        self.tokens.homes().filter_map(|(_, line)| self.keyring.active(line, now).ok()).collect()
+    }
+
     /// Whether the token is there, and the active key in it.
     async fn ask_token(&self) -> Result<(), token::Error> {
         self.token.ping().await?;
-        match self.keyring.standing().active() {
+        match self.keyring.standing().active(self.tokens.line()) {
             Some(key) => self.token.key_attributes(key.object_id.clone()).await.map(|_| ()),
             None => Ok(()),
         }
@@ -183,8 +199,7 @@ impl Service {
                 Dependency { name: "token", healthy: true, detail: identity.uri().to_string() + &self.token_process() }
             }
             Err(error) => {
-                let active = self.keyring.standing().active().map(|key| KeyRef::from(&**key));
-                if let Some(standby) = active.and_then(|key| self.tokens.ready(&key)) {
+                if let Some(standby) = self.tokens.ready(|line| self.may_sign(line)) {
                     let detail =
                         format!("the primary {} does not answer as it should; {standby} signs", identity.uri());
                     return Dependency { name: "token", healthy: true, detail };

@@ -9,16 +9,27 @@ use crate::{
     key::{KeyEntry, Signature},
     service::{Error, Service, standby::signed_on},
     timestamp::Timestamp,
-    token::{KeyRef, standby::Signed},
+    token::{
+        KeyRef, Token,
+        standby::{Signed, Turns},
+    },
 };
 
 /// What a key is used for, and so which keys may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Usage {
-    /// Signing something new: the active key only.
-    Sign,
-    /// Proving that it is there: every key that was not revoked or destroyed.
-    Prove,
+pub(super) enum Usage<'a> {
+    /// Signing something new: the active key only, of the token whose turn it is.
+    Sign(&'a mut Turns),
+    /// Proving that it is there, on the token that has it: every key that was not revoked or destroyed.
+    Prove(&'a Token, &'a Arc<KeyEntry>),
+}
+
+impl Usage<'_> {
+    fn key(&self) -> Result<Arc<KeyEntry>, Error> {
+        match self {
+            Self::Sign(turns) => turns.key().cloned().ok_or(Error::NoActiveKey),
+            Self::Prove(_, key) => Ok(Arc::clone(key)),
+        }
+    }
 }
 
 /// A signature that may leave.
@@ -34,31 +45,32 @@ impl Service {
     /// Has the token sign, puts the signature on record, and releases it. `event` makes the record.
     pub(super) async fn sign_and_release(
         &self,
-        key: &KeyEntry,
-        usage: Usage,
+        usage: Usage<'_>,
         warrant: &impl Warrant,
         event: impl FnOnce(Timestamp) -> Event,
     ) -> Result<Released, Error> {
-        self.sign_and_release_all(key, usage, warrant, |now| vec![event(now)]).await
+        self.sign_and_release_all(usage, warrant, |now| vec![event(now)]).await
     }
 
     /// The same of a signature that covers several things: `events` makes a record of each, as soon as the token
     /// has signed.
     pub(super) async fn sign_and_release_all(
         &self,
-        key: &KeyEntry,
-        usage: Usage,
+        usage: Usage<'_>,
         warrant: &impl Warrant,
         events: impl FnOnce(Timestamp) -> Vec<Event>,
     ) -> Result<Released, Error> {
         self.audit.trouble()?;
+        let key = usage.key()?;
+        let is_new = matches!(usage, Usage::Sign(_));
         let Signed { signature: verified, on } = match usage {
-            Usage::Sign => self.sign_anywhere(key, warrant).await?,
-            // What is proved of a key is what the primary says.
-            Usage::Prove => Signed { signature: self.token.sign(&KeyRef::from(key), warrant).await?, on: None },
+            Usage::Sign(turns) => self.tokens.sign(turns, warrant).await?,
+            Usage::Prove(token, key) => {
+                Signed { signature: token.sign(&KeyRef::from(&**key), warrant).await?, on: None }
+            }
         };
         let created = self.clock.now();
-        self.keyring.may(usage, &key.id, created)?;
+        if is_new { self.keyring.still_active(&key.id, created) } else { self.keyring.may_release(&key.id, created) }?;
         let mut events: Vec<_> = events(created).into_iter().map(|event| signed_on(event, on.as_ref())).collect();
         let recorded = self.audit.record_signature(&mut events, verified.digest()).await?;
         // The key's standing once more, since the disk may have taken its time: a key that was
@@ -75,13 +87,14 @@ impl Service {
         Ok(Released { signature, created, audit_sequence: recorded.sequence() })
     }
 
-    /// The key to sign with after `refusal` of `key`: a rotation between the choice of a key and its
-    /// signature is no caller's affair.
-    pub(super) fn taken_over(&self, key: &KeyEntry, refusal: Error) -> Result<Arc<KeyEntry>, Error> {
-        if !matches!(refusal, Error::KeyMayNotSign { .. }) {
-            return Err(refusal);
+    /// Who signs after `refusal` of `key`: a rotation between the choice of a key and its signature is no caller's
+    /// affair, nor is a token that cannot sign while another can, with a key of its own.
+    pub(super) fn taken_over(&self, turns: &mut Turns, key: &KeyEntry, refusal: Error) -> Result<(), Error> {
+        match refusal {
+            Error::KeyMayNotSign { .. } | Error::NoActiveKey => *turns = self.turns()?,
+            Error::Token(_) if turns.key().is_some() => return Ok(()),
+            other => return Err(other),
         }
-        let active = self.keyring.active(self.clock.now())?;
-        if active.id == key.id { Err(refusal) } else { Ok(active) }
+        if turns.key().is_some_and(|next| next.id != key.id) { Ok(()) } else { Err(refusal) }
     }
 }

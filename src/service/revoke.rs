@@ -169,12 +169,14 @@ impl Service {
         names
     }
 
-    /// The key that an emergency without a name means: the active one, unless that was itself made by
+    /// The key that an emergency without a name means: the primary's active one, unless that was itself made by
     /// an emergency a moment ago. Then the call is a repetition, and means the key before it.
     fn meant_by_emergency(&self, standing: &Standing) -> Option<String> {
-        let Some(active) = standing.active() else {
+        let line = self.tokens.line();
+        let Some(active) = standing.active(line) else {
             // Nothing is active: a first try got as far as the revocation.
-            return standing.keys().rev().find(|key| key.revoked.is_some()).map(|key| key.id.to_string());
+            let revoked = |key: &&Arc<KeyEntry>| key.line == *line && key.revoked.is_some();
+            return standing.keys().rev().find(revoked).map(|key| key.id.to_string());
         };
         let answered = standing.rotation(active.id.sequence).filter(|rotation| {
             let age = self.clock.now().seconds_since(rotation.started_at);
@@ -189,7 +191,8 @@ impl Service {
         }
     }
 
-    /// Revokes (the active key, unless another is named), generates, activates. Called again after
+    /// Revokes (the primary's active key, unless another is named), generates and activates a successor on the same
+    /// token. Called again after
     /// a crash or a lost answer, it does what is still to be done.
     pub async fn emergency(
         &self,
@@ -205,10 +208,11 @@ impl Service {
             None => self.meant_by_emergency(&standing).ok_or(Error::NoActiveKey)?,
         };
         let (key, announced) = self.commit_revocation(&named, order, actor).await?;
-        let rotation = match self.keyring.standing().active() {
+        let rotation = match self.keyring.standing().active(&key.line) {
             Some(_) => None,
             None => {
                 let order = RotationOrder {
+                    token: Some(self.name_of(&key.line).ok_or_else(|| self.away(&key.line))?.to_owned()),
                     reason: order.reason.to_string(),
                     notes: notes.to_owned(),
                     emergency: true,
@@ -218,7 +222,7 @@ impl Service {
             }
         };
         let revocation = self.settle(begun, key, announced, actor).await?;
-        let active = self.keyring.standing().active().cloned().ok_or(Error::NoActiveKey)?;
+        let active = self.keyring.standing().active(&revocation.key.line).cloned().ok_or(Error::NoActiveKey)?;
         Ok(EmergencyDone { revocation, active, rotation })
     }
 }

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use crate::{
     audit::{Event, EventType, Severity},
-    key::{KeyEntry, Standing},
+    key::{KeyEntry, Line, Standing},
     service::{Error, Service, opaque::OpaqueOrder},
     token::{
-        self, KeyRef, Token,
-        standby::{Condition, PRIMARY, Signed, Standby, Switch},
+        self, KeyRef, Keys, Token,
+        standby::{Condition, PRIMARY, Standby, Switch},
     },
 };
 
@@ -21,9 +21,13 @@ pub struct TokenHealth {
     /// `primary`, `standby-1`, …
     pub name: String,
     pub token: String,
+    /// Copies of the primary's, or its own.
+    pub keys: Keys,
+    /// Of the keys that it has, the one that may sign now.
+    pub active_key_id: Option<String>,
     /// Asked first for signatures now.
     pub signs: bool,
-    /// It could sign with the active key.
+    /// It could sign with the key that is active on it.
     pub ready: bool,
     pub detail: String,
 }
@@ -39,53 +43,41 @@ pub(super) fn signed_on(event: Event, on: Option<&(String, String)>) -> Event {
     }
 }
 
-fn in_words(condition: &Condition, has_active: bool) -> String {
+fn in_words(condition: &Condition, has_active: bool, keys: Keys) -> String {
     match condition {
         Condition::Unseen => "not looked at yet".to_owned(),
         Condition::Away(why) => format!("away: {why}"),
         Condition::Refused(problem) => format!("its PIN {problem}"),
         Condition::Here { lacks } if lacks.is_empty() && has_active => "has the keys that sign and will".to_owned(),
         Condition::Here { lacks } if lacks.is_empty() => "has not shown the active key yet".to_owned(),
-        Condition::Here { lacks } => format!("lacks {}: clone them to it", lacks.join(", ")),
+        Condition::Here { lacks } => format!(
+            "lacks {}{}",
+            lacks.join(", "),
+            match keys {
+                Keys::Cloned => ": clone them to it",
+                Keys::Own => "",
+            }
+        ),
     }
 }
 
 impl Service {
-    /// Whether keys can be changed: only the primary makes, certifies and destroys them. Where there are no
-    /// standbys, what is asked of it says so itself.
-    pub(super) async fn need_primary(&self) -> Result<(), Error> {
-        if self.tokens.standbys().is_empty() || self.token.ping().await.is_ok() {
-            return Ok(());
-        }
-        let signing = self.active_key().and_then(|key| self.tokens.ready(&key).map(ToOwned::to_owned));
-        Err(Error::PrimaryAway { token: self.token.identity().uri().to_string(), signing })
-    }
-
-    fn active_key(&self) -> Option<KeyRef> {
-        self.keyring.standing().active().map(|key| KeyRef::from(&**key))
-    }
-
-    /// Signs with the active key, on whatever token can.
-    pub(super) async fn sign_anywhere(
-        &self,
-        key: &KeyEntry,
-        warrant: &impl crate::evidence::Warrant,
-    ) -> Result<Signed, Error> {
-        Ok(self.tokens.sign(&KeyRef::from(key), warrant).await?)
-    }
-
     /// Whether the primary would sign; what follows for who signs first.
     pub async fn look_at_primary(&self) {
-        let key = self.active_key();
+        let active = |line: &Line| self.may_sign(line);
         let look = async {
-            match &key {
-                Some(key) => self.token.sign(key, &OpaqueOrder::canary("look")).await.map(drop),
+            match active(self.tokens.line()) {
+                Some(key) => self.token.sign(&KeyRef::from(&*key), &OpaqueOrder::canary("look")).await.map(drop),
+                // It answers, and another signs as long as it has no key to sign with.
+                None if self.tokens.ready(active).is_some() => {
+                    Err(token::Error::Lost("none of its keys may sign".into()))
+                }
                 None => self.token.ping().await,
             }
         };
         let looked = tokio::time::timeout(PATIENCE, look).await;
         let error = looked.unwrap_or(Err(token::Error::Deadline(PATIENCE))).err();
-        self.tokens.looked(error.as_ref(), key.as_ref());
+        self.tokens.looked(error.as_ref(), active);
         self.publish_tokens();
     }
 
@@ -109,11 +101,12 @@ impl Service {
     async fn admit(&self, standby: &Standby) -> Result<Vec<String>, Error> {
         let token = standby.token().await?;
         token.ping().await?;
+        self.recognise(standby, &token).map_err(|why| token::Error::Lost(why.into()))?;
         standby.notice_losses(&token);
         let standing = self.keyring.standing();
         self.sweep(standby, &token, &standing).await?;
-        let mut lacks = Vec::new();
-        for key in standing.active().into_iter().chain(standing.pending(self.clock.now())) {
+        let mut lacks: Vec<_> = Self::lacks_first_key(&standing, standby).into_iter().collect();
+        for key in standing.needed(self.tokens.line_of(standby), self.clock.now()) {
             match standby.prove(&token, key, &OpaqueOrder::canary("standby")).await {
                 Ok(()) => {}
                 Err(
@@ -124,7 +117,8 @@ impl Service {
                 Err(error) => return Err(error.into()),
             }
         }
-        if let Some(key) = self.checkpoints.key()
+        // On a token with keys of its own nobody expects it.
+        if let Some(key) = self.checkpoints.key().filter(|_| standby.own_line().is_none())
             && !standby.show_audit_key(&token, key).await?
         {
             lacks.push(format!("the audit key ({})", key.label()));
@@ -132,10 +126,12 @@ impl Service {
         Ok(lacks)
     }
 
-    /// Destroys on a standby what was destroyed on the primary.
+    /// Destroys on a standby what was destroyed of its line: on the primary, of which it is a clone, or on itself, if
+    /// it was set back since.
     async fn sweep(&self, standby: &Standby, token: &Arc<Token>, standing: &Standing) -> Result<(), Error> {
+        let line = self.tokens.line_of(standby);
         let destroyed: Vec<&KeyEntry> =
-            standing.keys().filter(|key| key.destroyed_at.is_some()).map(AsRef::as_ref).collect();
+            standing.keys().filter(|key| key.destroyed_at.is_some() && key.line == *line).map(AsRef::as_ref).collect();
         for object_id in standby.leftovers(token, &self.signer.id, &destroyed).await? {
             let key = destroyed.iter().find(|key| key.object_id == object_id);
             let key_id = key.map_or_else(String::new, |key| key.id.to_string());
@@ -166,7 +162,7 @@ impl Service {
             _ if now == *before => {}
             Condition::Here { lacks } if lacks.is_empty() => tracing::info!(name, token, "the standby is ready"),
             Condition::Here { lacks } => {
-                tracing::warn!(name, token, ?lacks, "the standby lacks keys: clone them to it");
+                tracing::warn!(name, token, ?lacks, keys = ?standby.keys(), "the standby lacks keys");
             }
             // How it is away may be said in several ways; once is enough.
             Condition::Away(_) if matches!(before, Condition::Away(_)) => {}
@@ -193,22 +189,28 @@ impl Service {
     /// Every token, where there are several.
     pub(super) fn tokens_health(&self) -> Vec<TokenHealth> {
         let Some(current) = self.tokens.current() else { return Vec::new() };
-        let key = self.active_key();
+        let key_of = |line: &Line| self.may_sign(line);
+        let id = |key: &Option<Arc<KeyEntry>>| key.as_ref().map(|key| key.id.to_string());
         let primary = TokenHealth {
             name: PRIMARY.to_owned(),
             token: self.token.identity().uri().to_string(),
+            keys: Keys::Own,
+            active_key_id: id(&key_of(self.tokens.line())),
             signs: current == PRIMARY,
             ready: self.tokens.primary_does_well(),
             detail: if self.tokens.primary_does_well() { "signs" } else { "does not sign" }.to_owned(),
         };
         let standbys = self.tokens.standbys().iter().map(|standby| {
-            let ready = key.as_ref().is_some_and(|key| standby.ready(key).is_some());
+            let key = key_of(self.tokens.line_of(standby));
+            let ready = key.as_ref().is_some_and(|key| standby.ready(&KeyRef::from(&**key)).is_some());
             TokenHealth {
                 name: standby.name().to_owned(),
                 token: standby.describe(),
+                keys: standby.keys(),
+                active_key_id: id(&key),
                 signs: current == standby.name(),
                 ready,
-                detail: in_words(&standby.condition(), ready || key.is_none()),
+                detail: in_words(&standby.condition(), ready || key.is_none(), standby.keys()),
             }
         });
         std::iter::once(primary).chain(standbys).collect()
@@ -222,7 +224,11 @@ impl Service {
             unready.map(|token| format!("{} ({}) is no full standby: {}", token.name, token.token, token.detail));
         let away = tokens.iter().filter(|token| token.signs && token.name != PRIMARY);
         let away = away.map(|token| {
-            format!("{} signs in the primary's place: keys can be changed on the primary only", token.name)
+            let keys = match token.keys {
+                Keys::Cloned => "keys can be changed on the primary only",
+                Keys::Own => "with its own key; the primary's cannot be changed before that is back",
+            };
+            format!("{} signs in the primary's place: {keys}", token.name)
         });
         away.chain(unready).collect()
     }

@@ -60,9 +60,28 @@ pub struct Config {
     /// `NAME=value` with this one. Others it does not.
     #[serde(default = "default_environment")]
     pub environment: Vec<String>,
+    /// Whose keys a standby has.
+    #[serde(default, skip_serializing)]
+    pub keys: Keys,
+    /// `serve` makes the first key of a standby that has its own only on the token with this serial, and
+    /// only when nothing says that it ever had one. Left out: it never does.
+    #[serde(default, skip_serializing)]
+    pub first_key_on_token_serial: Option<String>,
     /// The only places where this process may write: directories, and devices. Without it, wherever the
     /// user may.
     pub writable: Option<Vec<PathBuf>>,
+}
+
+/// Which keys are on a standby.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = TokenKeys)]
+pub enum Keys {
+    /// Copies of the primary's.
+    #[default]
+    Cloned,
+    /// Its own, made on it.
+    Own,
 }
 
 /// What the modules of the profiles read.
@@ -138,6 +157,8 @@ impl Config {
             algorithms: None,
             isolation: false,
             environment: default_environment(),
+            keys: Keys::default(),
+            first_key_on_token_serial: None,
             writable: None,
         }
     }

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 pub use audit_key::{AuditKey, label_prefix as audit_label_prefix};
 pub use certificate::InvalidChain;
-pub use config::{Config, PinSource};
+pub use config::{Config, Keys, PinSource};
 pub use error::{CallError, Error, PinProblem};
 pub use generate::{GenerateRequest, GeneratedKey};
 pub use ledger::DataObjectLedger;

@@ -11,10 +11,10 @@ use super::{finding::Finding, storage, token};
 use crate::{
     clock::Clock,
     config::{Config, LedgerConfig},
-    key::Standing,
+    key::{Line, Standing},
     ledger_file,
     service::opaque::OpaqueOrder,
-    token::{Config as TokenConfig, Token, standby},
+    token::{Config as TokenConfig, Keys, Token, standby},
 };
 
 /// Values that a configuration gives to its module's environment.
@@ -68,8 +68,25 @@ pub(super) fn look_here(config: &Config, number: usize) -> Vec<Finding> {
     here.token = standby.clone();
     let (_, runs) = storage::state(config);
     match standing(config) {
-        Ok(standing) => token::look(&here, runs, Some(&standing)),
+        Ok(standing) => {
+            let line = line(config, standby, &standing);
+            token::look(&here, runs, Some(&Wanted { standing, line }))
+        }
         Err(error) => vec![Finding::fail("standby-keys", error, "see that the ledger's file is there and whole")],
+    }
+}
+
+/// The keys that a standby is to have.
+pub(super) struct Wanted {
+    standing: Standing,
+    line: Line,
+}
+
+fn line(config: &Config, standby: &TokenConfig, standing: &Standing) -> Line {
+    match (standby.keys, &standby.uri.serial, &config.token.uri.serial) {
+        (Keys::Own, Some(serial), _) => Line::Token(serial.clone()),
+        (Keys::Cloned, _, Some(primary)) => standing.line_of(primary),
+        (Keys::Own | Keys::Cloned, _, _) => Line::Signer,
     }
 }
 
@@ -80,9 +97,17 @@ fn standing(config: &Config) -> Result<Standing, String> {
 }
 
 /// Whether it has the keys that sign and will.
-pub(super) async fn keys(token: &Token, standing: &Standing) -> Finding {
+pub(super) async fn keys(token: &Token, wanted: &Wanted) -> Finding {
+    let Wanted { standing, line } = wanted;
+    if line.serial().is_some() && !standing.was_active(line) {
+        return Finding::warn(
+            "standby-keys",
+            "has no key of its own yet: it cannot take over",
+            "run `verification-signer init`, or set first_key_on_token_serial in its table and start the service again",
+        );
+    }
     let mut lacks = Vec::new();
-    for key in standing.active().into_iter().chain(standing.pending(Clock::system().now())) {
+    for key in standing.needed(line, Clock::system().now()) {
         if let Err(error) = standby::prove(token, key, &OpaqueOrder::canary("doctor")).await {
             lacks.push(format!("{} ({error})", key.id));
         }
@@ -93,6 +118,9 @@ pub(super) async fn keys(token: &Token, standing: &Standing) -> Finding {
     Finding::warn(
         "standby-keys",
         format!("lacks {}: it cannot take over", lacks.join(", ")),
-        "clone them from the primary with the vendor's tools, under the same CKA_ID and label, both halves",
+        match line.serial() {
+            None => "clone them from the primary with the vendor's tools, under the same CKA_ID and label, both halves",
+            Some(_) => "find the token that has them; where they are lost, revoke them and rotate on this token",
+        },
     )
 }

@@ -1,17 +1,21 @@
 //! The module, the token, the PIN and what the token offers.
 
-use super::{super::block_on, finding::Finding, standby};
+use super::{
+    super::block_on,
+    finding::Finding,
+    standby::{self, Wanted},
+};
 use crate::{
     config::Config,
-    key::{Algorithm, Standing},
+    key::Algorithm,
     token::{self, Error, PinDesk, PinSource, Seen, Token, explain},
 };
 
-/// `runs`: an appliance is, or may be, logged in to this token already. `standing`: the keys that a standby is
+/// `runs`: an appliance is, or may be, logged in to this token already. `wanted`: the keys that a standby is
 /// to have.
-pub(super) fn look(config: &Config, runs: bool, standing: Option<&Standing>) -> Vec<Finding> {
+pub(super) fn look(config: &Config, runs: bool, wanted: Option<&Wanted>) -> Vec<Finding> {
     let (pin_source, pin) = pin_source(config);
-    let pin = pin.map(|pin| if standing.is_some() { pin.of_standby(config.token.place()) } else { pin });
+    let pin = pin.map(|pin| if wanted.is_some() { pin.of_standby(config.token.place()) } else { pin });
     let mut findings = vec![pin_source];
     let look = match token::look(&config.token) {
         Ok(look) => look,
@@ -25,7 +29,7 @@ pub(super) fn look(config: &Config, runs: bool, standing: Option<&Standing>) -> 
         Err(error) => findings.push(failed("token", &error)),
         Ok(seen) => {
             findings.push(identity(&seen));
-            findings.extend(offers(config, &seen, pin.filter(|_| !runs), runs, standing));
+            findings.extend(offers(config, &seen, pin.filter(|_| !runs), runs, wanted));
             findings.push(sessions(config.token.workers, &seen));
             findings.push(room(&seen));
         }
@@ -66,7 +70,7 @@ fn identity(seen: &Seen) -> Finding {
 
 /// The PIN, and which algorithms there are. Whether a PIN is right only a try shows, and a wrong try
 /// counts: so none is made where one failed before, or where an appliance has shown it already.
-fn offers(config: &Config, seen: &Seen, pin: Option<PinDesk>, runs: bool, standing: Option<&Standing>) -> Vec<Finding> {
+fn offers(config: &Config, seen: &Seen, pin: Option<PinDesk>, runs: bool, wanted: Option<&Wanted>) -> Vec<Finding> {
     let listed = |note: &str| mechanisms(config, &seen.algorithms, note);
     if let Some(problem) = seen.pin_problem {
         let pin = Finding::fail("pin", format!("{problem}; not tried"), explain::pin(problem));
@@ -90,7 +94,7 @@ fn offers(config: &Config, seen: &Seen, pin: Option<PinDesk>, runs: bool, standi
     match Token::open(&here, pin) {
         Ok(token) => {
             let mut found = vec![Finding::ok("pin", "accepted"), mechanisms(config, token.algorithms(), "tried out")];
-            found.extend(standing.map(|standing| block_on(standby::keys(&token, standing))));
+            found.extend(wanted.map(|wanted| block_on(standby::keys(&token, wanted))));
             found
         }
         Err(error) => vec![failed("pin", &error), listed("by its list")],

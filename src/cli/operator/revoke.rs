@@ -32,7 +32,7 @@ pub(in crate::cli) struct Revoke {
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Emergency {
-    /// The key to revoke [default: the active one]
+    /// The key to revoke [default: the active one of the primary]; its successor is made on the same token.
     key_id: Option<String>,
     #[arg(long, default_value = "compromised", value_parser = reasons())]
     reason: String,

@@ -30,6 +30,9 @@ pub(in crate::cli) struct Rotate {
     /// Of the new key [default: that of the configuration]
     #[arg(long, value_parser = PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::as_str)))]
     algorithm: Option<String>,
+    /// Whose key: primary, or a standby with keys of its own [default: primary]
+    #[arg(long, value_name = "NAME")]
+    token: Option<String>,
     /// Only look: the checklist before a rotation.
     #[arg(long)]
     dry_run: bool,
@@ -66,6 +69,7 @@ impl Rotate {
         self.emergency.then(|| put("emergency", json!(true)));
         self.overlap.map(|overlap| put("overlap_seconds", json!(overlap.as_secs())));
         self.algorithm.as_ref().map(|algorithm| put("algorithm", json!(algorithm)));
+        self.token.as_ref().map(|token| put("token", json!(token)));
         self.dry_run.then(|| put("dry_run", json!(true)));
         body.into()
     }
@@ -114,11 +118,25 @@ fn named(given: Option<&String>, session: &Session) -> Result<String, Failure> {
     }
     let answer = session.get("/api/v1/rotations")?;
     let open = |rotation: &&Value| ["in_progress", "overlap_ended"].contains(&text(rotation, "/status"));
-    let found = items(&answer.value, "").iter().find(open).map(|rotation| text(rotation, "/rotation_id").to_owned());
-    found.ok_or_else(|| {
-        eprintln!("verification-signer: no rotation is in progress: there is nothing to complete or cancel");
-        Failure::Said(ExitCode::Refused)
-    })
+    let found: Vec<_> = items(&answer.value, "").iter().filter(open).collect();
+    let id = |rotation: &Value| text(rotation, "/rotation_id").to_owned();
+    // The newest of one token; whoever has several says which token's.
+    let (Some(newest), true) = (found.first(), found.iter().all(|one| token_of(one) == token_of(found[0]))) else {
+        let why = if found.is_empty() {
+            "no rotation is in progress: there is nothing to complete or cancel".to_owned()
+        } else {
+            let ids = found.into_iter().map(id).collect::<Vec<_>>().join(", ");
+            format!("rotations on several tokens are in progress: name one of {ids}")
+        };
+        eprintln!("verification-signer: {why}");
+        return Err(Failure::Said(ExitCode::Refused));
+    };
+    Ok(id(newest))
+}
+
+/// Where there are several.
+fn token_of(rotation: &Value) -> &str {
+    text(rotation, "/token")
 }
 
 pub(super) fn complete(options: &Complete, session: &Session) -> Result<(), Failure> {

@@ -21,9 +21,10 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::Config;
 use crate::{
     evidence::Warrant,
+    key::KeyEntry,
     merkle::{Hash, leaf_hash},
     service::{
-        Error, Service,
+        Error, Service, SignerConfig,
         attest::{Concluded, SigningOrder},
     },
     token,
@@ -77,9 +78,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub fn reissued(self, by: impl FnOnce(SigningOrder) -> SigningOrder) -> Self {
-        let order = Box::new(by(*self.order));
-        Self { leaf: leaf_hash(order.message()), order, ..self }
+    /// The same order, issued by this key.
+    pub fn issue(&mut self, signer: &SignerConfig, key: &Arc<KeyEntry>) {
+        if self.order.issue(signer, key) {
+            self.leaf = leaf_hash(self.order.message());
+        }
     }
 }
 

@@ -68,15 +68,15 @@ impl Batch {
 }
 
 impl Service {
-    /// Signs the root over these, by whatever key is active now, and tells each what came of it.
+    /// Signs the root over these, by the key of whatever token signs now, and tells each what came of it.
     pub(super) async fn sign_together(self: Arc<Self>, members: Vec<Waiting>, slot: Slot) {
         let mut slot = Some(slot);
-        let mut key = match self.keyring.active(self.clock.now()) {
-            Ok(key) => key,
+        let mut turns = match self.turns() {
+            Ok(turns) => turns,
             Err(error) => return refuse(members, error),
         };
         let mut members = members;
-        loop {
+        while let Some(key) = turns.key().cloned() {
             let batch = match Batch::new(self.issued_by(&key, members)) {
                 Ok(batch) => batch,
                 Err(members) => return refuse(members, Error::Internal("a batch of no size")),
@@ -88,7 +88,7 @@ impl Service {
                 drop(slot.take());
                 batch.events(&key, now)
             };
-            let released = self.sign_and_release_all(&key, Usage::Sign, &batch.root, events);
+            let released = self.sign_and_release_all(Usage::Sign(&mut turns), &batch.root, events);
             let meanwhile = async {
                 batch.places();
             };
@@ -99,11 +99,11 @@ impl Service {
                 Err(refusal) => refusal,
             };
             members = batch.members;
-            key = match self.taken_over(&key, refusal) {
-                Ok(successor) => successor,
-                Err(error) => return refuse(members, error),
-            };
+            if let Err(error) = self.taken_over(&mut turns, &key, refusal) {
+                return refuse(members, error);
+            }
         }
+        refuse(members, Error::NoActiveKey);
     }
 
     /// Keeps for retries what each has got, and gives it to them. Whoever has gone needs no answer.
@@ -131,15 +131,13 @@ impl Service {
     /// The same orders, issued by this key: it may have come after them. Those whose client may not use it are
     /// told so.
     fn issued_by(&self, key: &Arc<KeyEntry>, members: Vec<Waiting>) -> Vec<Waiting> {
-        let issued = members.into_iter().filter_map(|member| {
-            if member.order.is_by(key) {
-                return Some(member);
-            }
+        let issued = members.into_iter().filter_map(|mut member| {
             if let Err(error) = permit_key(member.order.client(), &key.id, true) {
                 let _ = member.answer.send(Outcome::Failed(Some(member.order), error));
                 return None;
             }
-            Some(member.reissued(|order| order.by(self.signer.issuer(key), key)))
+            member.issue(&self.signer, key);
+            Some(member)
         });
         issued.collect()
     }

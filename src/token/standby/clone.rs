@@ -1,4 +1,4 @@
-//! One standby: a token with copies of the primary's keys, which may be away at any time.
+//! One standby: a token with copies of the primary's keys, or with keys of its own, which may be away at any time.
 
 use std::{
     collections::BTreeSet,
@@ -10,13 +10,13 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    super::{AuditKey, Config, Error, KeyRef, PinDesk, PinProblem, Token, recovery::Recovery},
+    super::{AuditKey, Config, Error, KeyRef, Keys, PinDesk, PinProblem, Token, recovery::Recovery},
     choice::TOO_MANY,
     name,
 };
 use crate::{
     evidence::Warrant,
-    key::{KeyEntry, SignerId},
+    key::{KeyEntry, Line, SignerId},
 };
 
 /// How long it is believed that a key which was shown is still there.
@@ -39,6 +39,8 @@ pub enum Condition {
 pub struct Standby {
     name: String,
     config: Config,
+    /// Of the keys that it has for itself.
+    own_line: Option<Line>,
     pins: PinDesk,
     opening: tokio::sync::Mutex<Recovery>,
     /// One look at a time.
@@ -84,9 +86,14 @@ impl Standby {
             swept: BTreeSet::new(),
             losses: None,
         };
+        let own_line = match config.keys {
+            Keys::Cloned => None,
+            Keys::Own => config.uri.serial.clone().map(Line::Token),
+        };
         Ok(Self {
             name: name(number),
             config: config.clone(),
+            own_line,
             pins,
             opening: tokio::sync::Mutex::default(),
             looking: tokio::sync::Mutex::default(),
@@ -98,6 +105,24 @@ impl Standby {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The line of the keys that it has for itself; a clone has none.
+    #[must_use]
+    pub fn own_line(&self) -> Option<&Line> {
+        self.own_line.as_ref()
+    }
+
+    /// Whose keys it has.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        self.config.keys
+    }
+
+    /// Whether the configuration lets its first key be made.
+    #[must_use]
+    pub fn may_get_first_key(&self) -> bool {
+        self.config.first_key_on_token_serial.is_some()
     }
 
     /// The token, in words.

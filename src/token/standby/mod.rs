@@ -1,7 +1,9 @@
-//! Several tokens with the same keys: a primary, and standbys that sign while it cannot.
+//! Several tokens: a primary, and standbys that sign while it cannot.
 //!
-//! A standby is a clone: the vendor's tools have copied the primary's keys to it (PKCS#11 has no way to).
-//! Keys are made, certified and destroyed on the primary alone.
+//! A standby is a clone, or has keys of its own ([`Keys`]). To a clone the vendor's tools have copied the primary's
+//! keys (PKCS#11 has no way to), which are made, certified and destroyed on the primary alone. A token with keys of
+//! its own has a line of them in the ledger ([`Line`]), with one that is active, and they are made on it: when it
+//! signs in the primary's place, what it signs names its key.
 //!
 //! **The ledger is beside the tokens, in a file.** It says which key may sign, and must be readable within the
 //! lease while the primary is away. On the primary it would not be. Copies on each token would be: but then a
@@ -14,7 +16,7 @@
 //!
 //! **Why no key is used that was revoked:** whatever token signs, the keyring is asked before and after, by a reading
 //! within the lease. A standby that was away has no say in it. Private keys that were destroyed on the primary
-//! are destroyed on it when it is back, before it signs ([`Standby::leftovers`]).
+//! are destroyed on a clone when it is back, before it signs ([`Standby::leftovers`]).
 //!
 //! **Why no wrong key signs:** a standby signs with a key only after it has shown it: one private and one public
 //! object under its CKA_ID and label, the public key of the ledger, a signature that verifies with it
@@ -25,6 +27,7 @@
 
 mod choice;
 mod clone;
+mod turns;
 
 use std::{
     sync::Arc,
@@ -35,13 +38,14 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{AuditKey, Config, Error, KeyRef, Token, VerifiedSignature};
+use super::{AuditKey, Config, Error, KeyRef, Keys, Token};
 use crate::{
-    evidence::{TreeHead, Warrant},
-    key::Signature,
+    evidence::TreeHead,
+    key::{KeyEntry, Line, Signature},
 };
 use choice::Choice;
 pub use clone::{Condition, Standby, prove};
+pub use turns::{Signed, Turns};
 
 /// `[failover]` of the configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -80,6 +84,7 @@ pub fn check(primary: &Config, standbys: &[Config]) -> Result<(), String> {
         }
         places.push(config.place());
     }
+    check_keys(primary, standbys)?;
     if standbys.is_empty() {
         return Ok(());
     }
@@ -89,6 +94,40 @@ pub fn check(primary: &Config, standbys: &[Config]) -> Result<(), String> {
     }
     if all().any(|config| !config.verify_signatures) {
         return Err("with [[standby]], token.verify_signatures must be true everywhere: it is what keeps another key's signature from going out".into());
+    }
+    Ok(())
+}
+
+/// Which tokens have keys of their own, and that each of them is told from the others.
+fn check_keys(primary: &Config, standbys: &[Config]) -> Result<(), String> {
+    if primary.keys != Keys::Cloned || primary.first_key_on_token_serial.is_some() {
+        return Err("token.keys and token.first_key_on_token_serial are for [[standby]]: where the primary's first key may be made says key_policy.first_key_on_token_serial".into());
+    }
+    let all = || std::iter::once(primary).chain(standbys);
+    for (config, name) in standbys.iter().zip(1..).map(|(config, number)| (config, name(number))) {
+        match (config.keys, &config.uri.serial, &config.first_key_on_token_serial) {
+            (Keys::Cloned, _, None) => {}
+            (Keys::Cloned, _, Some(_)) => {
+                return Err(format!(
+                    "{name}: first_key_on_token_serial needs keys = \"own\": a clone gets the primary's"
+                ));
+            }
+            (Keys::Own, None, _) => {
+                return Err(format!(
+                    "{name}: with keys = \"own\" the uri must name the serial: the keys are known by it"
+                ));
+            }
+            (Keys::Own, Some(serial), first) => {
+                if first.as_ref().is_some_and(|first| first != serial) {
+                    return Err(format!("{name}: first_key_on_token_serial is not the serial that the uri names"));
+                }
+                if all().filter(|other| other.uri.serial.as_ref() == Some(serial)).count() > 1 {
+                    return Err(format!(
+                        "{name}: another token has the serial {serial}: a copy has no keys of its own"
+                    ));
+                }
+            }
+        }
     }
     Ok(())
 }
@@ -103,6 +142,8 @@ pub const PRIMARY: &str = "primary";
 /// The primary and its standbys.
 pub struct Tokens {
     primary: Arc<Token>,
+    /// Of the primary and its clones.
+    line: Line,
     standbys: Vec<Standby>,
     choice: Mutex<Choice>,
     switched: mpsc::UnboundedSender<Switch>,
@@ -117,19 +158,43 @@ pub struct Switch {
     pub why: String,
 }
 
-/// A signature, and which of several tokens made it: its name and its serial.
-pub struct Signed {
-    pub signature: VerifiedSignature,
-    pub on: Option<(String, String)>,
-}
-
 impl Tokens {
     /// Standbys are opened when somebody looks at them ([`Standby::token`]).
     #[must_use]
-    pub fn new(primary: Arc<Token>, standbys: Vec<Standby>, failover: &FailoverConfig) -> Self {
+    pub fn new(primary: Arc<Token>, line: Line, standbys: Vec<Standby>, failover: &FailoverConfig) -> Self {
         let (switched, switches) = mpsc::unbounded_channel();
         let choice = Mutex::new(Choice::new(failover.return_after));
-        Self { primary, standbys, choice, switched, switches: switches.into() }
+        Self { primary, line, standbys, choice, switched, switches: switches.into() }
+    }
+
+    /// The line of the primary's keys.
+    #[must_use]
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// The line of a standby's keys: its own, or the primary's.
+    #[must_use]
+    pub fn line_of<'a>(&'a self, standby: &'a Standby) -> &'a Line {
+        standby.own_line().unwrap_or(&self.line)
+    }
+
+    /// The tokens on which keys are made, by name: the primary, and standbys with keys of their own.
+    pub fn homes(&self) -> impl Iterator<Item = (&str, &Line)> {
+        let own = self.standbys.iter().filter_map(|standby| Some((standby.name(), standby.own_line()?)));
+        std::iter::once((PRIMARY, &self.line)).chain(own)
+    }
+
+    /// The standby that has this line of keys for itself.
+    #[must_use]
+    pub fn standby_with(&self, line: &Line) -> Option<&Standby> {
+        self.standbys.iter().find(|standby| standby.own_line() == Some(line))
+    }
+
+    /// The token on which the keys of this line are made, when it is there.
+    #[must_use]
+    pub fn home(&self, line: &Line) -> Option<Arc<Token>> {
+        if *line == self.line { Some(Arc::clone(&self.primary)) } else { self.standby_with(line)?.here() }
     }
 
     /// In order of preference.
@@ -144,10 +209,14 @@ impl Tokens {
         (!self.standbys.is_empty()).then(|| self.name(self.choice.lock().current()))
     }
 
-    /// The name of the standby that would sign with this key now.
-    #[must_use]
-    pub fn ready(&self, key: &KeyRef) -> Option<&str> {
-        self.standbys.iter().find(|standby| standby.ready(key).is_some()).map(Standby::name)
+    /// The first standby that would sign now, by the key of its line that `active` says.
+    pub fn ready(&self, active: impl Fn(&Line) -> Option<Arc<KeyEntry>>) -> Option<&str> {
+        self.ready_at(active).and_then(|at| self.standbys.get(at)).map(Standby::name)
+    }
+
+    fn ready_at(&self, active: impl Fn(&Line) -> Option<Arc<KeyEntry>>) -> Option<usize> {
+        let key = |standby| Some(KeyRef::from(&*active(self.line_of(standby))?));
+        self.standbys.iter().position(|standby| key(standby).is_some_and(|key| standby.ready(&key).is_some()))
     }
 
     /// Whether the last looks at the primary, and the last signatures on it, went well.
@@ -161,42 +230,10 @@ impl Tokens {
         self.switches.lock().await.recv().await
     }
 
-    /// Signs on the first token that can, within the deadline of one call.
-    pub async fn sign(&self, key: &KeyRef, warrant: &impl Warrant) -> Result<Signed, Error> {
-        if self.standbys.is_empty() {
-            return Ok(Signed { signature: self.primary.sign(key, warrant).await?, on: None });
-        }
-        let latest = Instant::now() + self.primary.config.call_deadline;
-        let chosen = self.choice.lock().current();
-        let order = self.order(chosen, key);
-        let mut trouble = None;
-        for (at, (index, token)) in order.iter().enumerate() {
-            let left = latest.saturating_duration_since(Instant::now());
-            // Whoever comes after must have time as well.
-            let time = if at + 1 == order.len() { left } else { left / 2 };
-            let signed = tokio::time::timeout(time, token.sign(key, warrant)).await;
-            match signed.unwrap_or(Err(Error::Deadline(time))) {
-                Ok(signature) => {
-                    self.signed(*index, chosen, trouble.as_ref());
-                    let on = Some((self.name(*index).to_owned(), token.identity().serial.clone()));
-                    return Ok(Signed { signature, on });
-                }
-                Err(error) if may_be_the_token_s_fault(&error) => {
-                    self.failed(*index, &error);
-                    trouble.get_or_insert(error);
-                }
-                Err(error) => {
-                    self.doubt(*index, &error);
-                    return Err(error);
-                }
-            }
-        }
-        Err(trouble.unwrap_or_else(|| Error::lost("no token is ready to sign with this key")))
-    }
-
-    /// Signs the head of a tree, on whatever token can.
+    /// Signs the head of a tree, on whatever token can: the audit key is on the primary and its clones.
     pub async fn sign_tree_head(&self, key: &AuditKey, head: &impl TreeHead) -> Result<Signature, Error> {
-        let mut here: Vec<_> = self.standbys.iter().filter_map(Standby::here).collect();
+        let clones = self.standbys.iter().filter(|standby| standby.own_line().is_none());
+        let mut here: Vec<_> = clones.filter_map(Standby::here).collect();
         let first = if self.choice.lock().current() == 0 { 0 } else { here.len() };
         here.insert(first, Arc::clone(&self.primary));
         let mut trouble = None;
@@ -209,45 +246,9 @@ impl Tokens {
         Err(trouble.unwrap_or_else(|| Error::lost("no token is there")))
     }
 
-    /// The chosen one, then the others that are ready; the primary in any case.
-    fn order(&self, chosen: usize, key: &KeyRef) -> Vec<(usize, Arc<Token>)> {
-        let ready = self.standbys.iter().zip(1..).filter_map(|(standby, index)| Some((index, standby.ready(key)?)));
-        let mut order: Vec<_> = ready.collect();
-        let at = if chosen == 0 { 0 } else { order.len() };
-        order.insert(at, (0, Arc::clone(&self.primary)));
-        if let Some(at) = order.iter().position(|(index, _)| *index == chosen) {
-            order[..=at].rotate_right(1);
-        }
-        order
-    }
-
-    fn signed(&self, on: usize, chosen: usize, trouble: Option<&Error>) {
-        if let Some(standby) = on.checked_sub(1).and_then(|index| self.standbys.get(index)) {
-            standby.did();
-        }
-        let switched = self.choice.lock().signed(on, chosen);
-        let why = trouble.map_or_else(|| "it does not have the key".to_owned(), ToString::to_string);
-        self.tell(switched, why);
-    }
-
-    fn failed(&self, index: usize, error: &Error) {
-        match index.checked_sub(1).and_then(|index| self.standbys.get(index)) {
-            Some(standby) => standby.fail(error),
-            None => self.choice.lock().failed(),
-        }
-    }
-
-    /// A standby whose signature does not verify shows its keys anew before it signs again.
-    fn doubt(&self, index: usize, error: &Error) {
-        let standby = index.checked_sub(1).and_then(|index| self.standbys.get(index));
-        if let (Some(standby), Error::BadSignature) = (standby, error) {
-            standby.distrust("a signature that it made does not verify");
-        }
-    }
-
-    /// What came of a look at the primary; `key` is the active one.
-    pub fn looked(&self, error: Option<&Error>, key: Option<&KeyRef>) {
-        let next = key.and_then(|key| self.standbys.iter().position(|standby| standby.ready(key).is_some()));
+    /// What came of a look at the primary. `active` says which key of a line may sign.
+    pub fn looked(&self, error: Option<&Error>, active: impl Fn(&Line) -> Option<Arc<KeyEntry>>) {
+        let next = self.ready_at(active);
         let switched = self.choice.lock().looked(error.is_none(), next.map(|at| at + 1), Instant::now());
         let why = error.map_or_else(|| "the primary does well again".to_owned(), ToString::to_string);
         self.tell(switched, why);
@@ -270,26 +271,5 @@ impl Tokens {
         for standby in &self.standbys {
             standby.close();
         }
-    }
-}
-
-/// Whether another token may do better. A token that is busy is not away, and a signature that does not verify
-/// is not passed over in silence.
-fn may_be_the_token_s_fault(error: &Error) -> bool {
-    match error {
-        Error::Busy | Error::BadSignature | Error::KeyPolicy(_) | Error::Sandbox(_) => false,
-        Error::Module { .. }
-        | Error::Initialize { .. }
-        | Error::NoToken { .. }
-        | Error::AmbiguousToken { .. }
-        | Error::Pin(_)
-        | Error::Worker(_)
-        | Error::KeyMissing { .. }
-        | Error::Deadline(_)
-        | Error::Unanswered
-        | Error::Lost(_)
-        | Error::PinSource(_)
-        | Error::Login(_)
-        | Error::Call(_) => true,
     }
 }
