@@ -6,7 +6,6 @@
 //!   window, the content, recognising one's own token, turning away a token that is over;
 //! - `settle.lua`, `reopen.lua`: the token, the history, the state, the token left on an unspent
 //!   record; `issue.lua`: quota, capacity, being sent twice, each time to live, making room;
-//! - `each.lua`, `together.rs`: see [`together`];
 //! - the flags of the scripts, and in this room: the look at new and at older connections, dropping
 //!   a lost one, the second try, giving up spends without a reply, telling them later.
 

@@ -1,8 +1,4 @@
 //! What is promised of one spend holds for each of many that share a call.
-//!
-//! Each of these was seen to fail with the line it is about taken out: `each.lua`: that one which fails is
-//! nothing to the others, whose keys and arguments are whose; `script.rs`: the look at the history;
-//! `together.rs`: the parts, the tokens, giving up what was not answered, telling the ends later.
 
 use super::{
     server::{RedisServer, until},
