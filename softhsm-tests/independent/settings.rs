@@ -1,6 +1,6 @@
 //! Which configurations are refused, what is said of such a standby, and what becomes of it.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use super::rotate_standby_with;
 use crate::{
     doctor::Report,
     recovery::away::Away,
-    support::{eventually, pair::Pair, signer::key},
+    support::{appliance::BINARY, eventually, pair::Pair, signer::key, tool},
 };
 
 #[test]
@@ -54,30 +54,21 @@ fn check_and_doctor_say_what_it_lacks() {
 #[test]
 fn a_backup_holds_the_keys_of_all_tokens_and_says_what_could_not_be_compared() {
     let pair = Pair::independent();
+    let run = |arguments: &[&str]| {
+        let beside = pair.site.command("serve", &pair.site.config());
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg("--config").arg(pair.site.config());
+        command.envs(beside.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = command.output().unwrap();
+        (output.status.success(), tool::text(&output.stdout) + &tool::text(&output.stderr))
+    };
+    let path = |name: &str| pair.site.path(name).to_str().unwrap().to_owned();
     let backup = |name: &str| {
-        let output = pair.site.path(name);
-        let mut command = pair.site.command("backup", &pair.site.config());
-        // `backup create --config FILE --output FILE`
-        command = {
-            let mut one = std::process::Command::new(command.get_program());
-            one.args(["backup", "create", "--config"]).arg(pair.site.config()).arg("--output").arg(&output);
-            one.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            one
-        };
-        let made = command.output().unwrap();
-        let said = String::from_utf8_lossy(&made.stdout).into_owned() + &String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "{said}");
+        let (well, said) = run(&["backup", "create", "--output", &path(name)]);
+        assert!(well, "{said}");
         said
     };
-    let drill = |name: &str| {
-        let mut one = std::process::Command::new(crate::support::appliance::BINARY);
-        one.args(["backup", "drill"]).arg(pair.site.path(name)).arg("--config").arg(pair.site.config());
-        let environment = pair.site.command("serve", &pair.site.config());
-        one.envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let drilled = one.output().unwrap();
-        let said = String::from_utf8_lossy(&drilled.stdout).into_owned() + &String::from_utf8_lossy(&drilled.stderr);
-        (drilled.status.success(), said)
-    };
+    let drill = |name: &str| run(&["backup", "drill", &path(name)]);
     assert!(!backup("whole").contains("is away"));
     let (well, said) = drill("whole");
     assert!(well && !said.contains("compared with the ledger only"), "{said}");

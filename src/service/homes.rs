@@ -41,6 +41,7 @@ impl Service {
     }
 
     /// The same, where there are several tokens.
+    #[must_use]
     pub fn token_name(&self, line: &Line) -> Option<String> {
         self.tokens.current()?;
         self.name_of(line).map(ToOwned::to_owned)

@@ -201,6 +201,15 @@ impl Keyring {
         self.find(&id)
     }
 
+    /// The same; one that is not known yet is looked for in a new reading.
+    pub async fn find_by_text_anew(&self, text: &str) -> Result<Arc<KeyEntry>, Error> {
+        if let Ok(key) = self.find_by_text(text) {
+            return Ok(key);
+        }
+        self.refresh().await?;
+        self.find_by_text(text)
+    }
+
     /// Reads the ledger again; refuses one that has become shorter or lost a revocation.
     pub async fn refresh(&self) -> Result<Arc<Standing>, Error> {
         // One reading at a time: the later one would otherwise overtake with older records.

@@ -293,9 +293,7 @@ impl Service {
         let canary = OpaqueOrder::canary("activation");
         match self.tokens.standby_with(&home.line) {
             Some(standby) => standby.prove(&home.token, key, &canary).await?,
-            None => {
-                home.token.sign(&KeyRef::from(key), &canary).await?;
-            }
+            None => home.token.sign(&KeyRef::from(key), &canary).await.map(drop)?,
         }
         Ok(())
     }
@@ -438,7 +436,7 @@ impl Service {
     /// Ends a rotation's overlap: after its deadline, or before it by force. Done already is done.
     /// **Commit point**: the `rotation-completed` record.
     pub async fn complete(&self, id: &str, force: bool, actor: &Actor) -> Result<Rotation, Error> {
-        let mut change = self.begin_change(&self.rotation(id)?.line).await?;
+        let mut change = self.begin_change(&self.line_of_rotation(id).await?).await?;
         let now = self.clock.now();
         let rotation = self.rotation(id)?;
         match rotation.status(now) {
@@ -471,7 +469,7 @@ impl Service {
     /// Takes a rotation back while its overlap runs: the old key is active again. **Commit point**:
     /// the `rotation-cancelled` record.
     pub async fn cancel(&self, id: &str, actor: &Actor) -> Result<Rotation, Error> {
-        let mut change = self.begin_change(&self.rotation(id)?.line).await?;
+        let mut change = self.begin_change(&self.line_of_rotation(id).await?).await?;
         let now = self.clock.now();
         let rotation = self.rotation(id)?;
         let is_newest = change.decided.active(&rotation.line).is_some_and(|active| active.id.sequence == rotation.to);
@@ -500,7 +498,7 @@ impl Service {
     /// Destroys the private key of a retired or revoked key, for good. **Commit point**: the object
     /// is gone from the token; the record says so, and a repeated call writes it if a crash did not.
     pub async fn destroy(&self, key_id: &str, force: bool, actor: &Actor) -> Result<Arc<KeyEntry>, Error> {
-        let mut change = self.begin_change(&self.keyring.find_by_text(key_id)?.line).await?;
+        let mut change = self.begin_change(&self.keyring.find_by_text_anew(key_id).await?.line).await?;
         let now = self.clock.now();
         let key = self.keyring.find_by_text(key_id)?;
         if key.destroyed_at.is_some() {
@@ -527,6 +525,15 @@ impl Service {
         // A standby that is away is swept when it is back.
         self.look_at_standbys().await;
         self.keyring.find(&key.id)
+    }
+
+    /// The line of a rotation, which may be younger than the last reading.
+    async fn line_of_rotation(&self, id: &str) -> Result<Line, Error> {
+        if let Ok(rotation) = self.rotation(id) {
+            return Ok(rotation.line);
+        }
+        self.keyring.refresh().await?;
+        Ok(self.rotation(id)?.line)
     }
 
     /// A rotation by its id.

@@ -68,14 +68,7 @@ impl Service {
         order: RevocationOrder,
         actor: &Actor,
     ) -> Result<(Arc<KeyEntry>, Option<Intent>), Error> {
-        let key = match self.keyring.find_by_text(key_id) {
-            Ok(key) => key,
-            // It may be younger than the last reading.
-            Err(_) => {
-                self.keyring.refresh().await?;
-                self.keyring.find_by_text(key_id)?
-            }
-        };
+        let key = self.keyring.find_by_text_anew(key_id).await?;
         if key.revoked.is_some() {
             return Ok((key, None));
         }

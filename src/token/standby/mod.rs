@@ -210,6 +210,7 @@ impl Tokens {
     }
 
     /// The first standby that would sign now, by the key of its line that `active` says.
+    #[must_use]
     pub fn ready(&self, active: impl Fn(&Line) -> Option<Arc<KeyEntry>>) -> Option<&str> {
         self.ready_at(active).and_then(|at| self.standbys.get(at)).map(Standby::name)
     }

@@ -44,6 +44,7 @@ pub struct Signed {
 impl Tokens {
     /// The chosen one, then the others that are ready; the primary in any case. `active` says which key of a line
     /// may sign: a token of whose line none may has no turn.
+    #[must_use]
     pub fn turns(&self, active: impl Fn(&Line) -> Option<Arc<KeyEntry>>) -> Turns {
         let latest = Instant::now() + self.primary.config.call_deadline;
         let chosen = self.choice.lock().current();
