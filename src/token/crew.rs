@@ -79,6 +79,9 @@ struct Running {
 /// How often calls in progress are looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How many looks find nothing before it rests.
+const LOOKS_BEFORE_REST: u32 = 10;
+
 /// A call is suspicious that takes so many times longer than calls usually do, and at least this long.
 const SUSPICIOUS: u32 = 10;
 const AT_LEAST: Duration = Duration::from_millis(20);
@@ -158,13 +161,17 @@ impl Crew {
         }
     }
 
-    /// Looks at calls in progress, and rests while there are none.
+    /// Looks at calls in progress, and rests when there have been none for some looks: calls that follow each
+    /// other do not each wake it.
     fn watch(self: Arc<Self>) {
+        let mut idle = 0;
         while !self.is_stopping.load(Ordering::SeqCst) {
-            if self.look() {
+            idle = if self.look() { 0 } else { idle + 1 };
+            if idle < LOOKS_BEFORE_REST {
                 thread::sleep(LOOK);
                 continue;
             }
+            idle = 0;
             self.watcher_rests.store(true, Ordering::SeqCst);
             // A call that began before it was said that the watcher rests would not have woken it.
             if !self.look() && !self.is_stopping.load(Ordering::SeqCst) {
