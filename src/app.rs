@@ -90,6 +90,8 @@ pub enum StartError {
     Fleet(#[from] fleet::Error),
     #[error("signal handlers cannot be installed: {0}")]
     Signals(std::io::Error),
+    #[error("threads for batches cannot be started: {0}")]
+    Threads(std::io::Error),
     #[error(transparent)]
     Authn(#[from] authn::OpenError),
     #[error("copies of the audit records: {0}")]
@@ -135,6 +137,7 @@ impl StartError {
             | Self::Metrics(_)
             | Self::Redis(_)
             | Self::Signals(_)
+            | Self::Threads(_)
             | Self::Fleet(_)
             | Self::Copies(_)
             | Self::Listen(_) => ExitCode::Unavailable,
@@ -469,7 +472,7 @@ impl App {
             readers: service::Readers::default(),
             approvals,
             once,
-            gathering: Gathering::new(config.merkle.clone(), &config.token),
+            gathering: Gathering::new(config.merkle.clone(), &config.token).map_err(StartError::Threads)?,
         };
         service.publish_maintenance();
         let beginning = Beginning { accepted, revoked_before, first_key_wanted, may_make, accepted_trail };

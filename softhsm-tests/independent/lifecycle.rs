@@ -134,6 +134,22 @@ fn a_key_generated_ahead_on_a_token_is_the_successor_there_and_nowhere_else() {
 }
 
 #[test]
+fn a_key_that_was_shown_and_signs_no_more_does_not_become_the_active_one() {
+    let pair = Pair::independent();
+    let appliance = pair.serve();
+    let body = json!({ "initiated_by": "ops-team", "token": "standby-1" });
+    assert_eq!(appliance.post("/api/v1/keys", &body).status, 201);
+    // By now it has been shown; the look has also proved the key ahead.
+    let shown = pair.faults[1].calls("C_Sign");
+    eventually("it shows its keys", || (pair.faults[1].calls("C_Sign") > shown).then_some(()));
+    pair.faults[1].set("C_Sign fail=CKR_FUNCTION_FAILED");
+    let refused = rotate_standby(&appliance);
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    pair.faults[1].clear();
+    assert_eq!(appliance.active_on(), [key(1), key(2)]);
+}
+
+#[test]
 fn who_names_a_token_that_makes_no_keys_is_told_so() {
     let own = Pair::independent();
     let appliance = own.serve();

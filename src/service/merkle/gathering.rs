@@ -11,12 +11,14 @@
 
 use std::{
     collections::VecDeque,
+    io,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::Config;
 use crate::{
@@ -54,9 +56,34 @@ pub struct Gathering {
     sessions: usize,
     /// Longest wait for a signature to begin.
     deadline: Duration,
-    /// Where batches are signed.
-    runtime: Handle,
+    threads: Threads,
     state: Mutex<State>,
+}
+
+/// Where batches are signed: beside requests the token would wait for them, and in one thread for each other.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start() -> io::Result<Self> {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        threads.worker_threads(cores).thread_name("batch").enable_all().build().map(|runtime| Self(Some(runtime)))
+    }
+
+    fn sign(&self, batch: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(batch);
+        }
+    }
+}
+
+impl Drop for Threads {
+    /// Without waiting, for this may be one of them.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -109,16 +136,15 @@ impl Drop for Slot {
 }
 
 impl Gathering {
-    /// Nobody waits yet. Batches will be signed on the runtime on which this is called.
-    #[must_use]
-    pub fn new(config: Config, token: &token::Config) -> Self {
-        Self {
+    /// Nobody waits yet.
+    pub fn new(config: Config, token: &token::Config) -> io::Result<Self> {
+        Ok(Self {
             config,
             sessions: token.workers.max(1),
             deadline: token.call_deadline,
-            runtime: Handle::current(),
+            threads: Threads::start()?,
             state: Mutex::default(),
-        }
+        })
     }
 
     /// Takes part in the next signature; all of them or, when too many wait, none.
@@ -186,8 +212,7 @@ impl Gathering {
 fn begin(service: &Arc<Service>, batches: Vec<Vec<Waiting>>) {
     for batch in batches {
         let slot = Slot(Arc::clone(service));
-        // Not on the thread of whoever begins it: beside its requests the token would wait.
-        service.gathering.runtime.spawn(Arc::clone(service).sign_together(batch, slot));
+        service.gathering.threads.sign(Arc::clone(service).sign_together(batch, slot));
     }
 }
 
