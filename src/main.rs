@@ -3,10 +3,6 @@
 use clap::Parser;
 use verification_signer::{cli::Cli, exit_code::ExitCode, secret};
 
-/// What a request allocates is small, short-lived, and often given up in another thread.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
     if let Err(error) = secret::forbid_core_dumps() {
         eprintln!("verification-signer: {error}");

@@ -105,7 +105,7 @@ fn default_workers() -> usize {
 }
 
 fn default_queue() -> usize {
-    512
+    1024
 }
 
 fn default_deadline() -> Duration {

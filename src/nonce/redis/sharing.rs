@@ -16,8 +16,8 @@ use crate::redis::{Call, Pool};
 /// Members of one call. They take the server a millisecond or two, in which it does nothing else.
 pub(super) const EACH: usize = 125;
 
-/// Calls under way at once: the server is not idle while the answers of one travel.
-const AT_ONCE: usize = 2;
+/// Calls under way at once: fewer would have requests wait at half load already, more would share less at full load.
+const AT_ONCE: usize = 4;
 
 /// What came of one member of a call.
 pub(super) type Came = Result<Value, Error>;

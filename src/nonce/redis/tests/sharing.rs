@@ -59,7 +59,7 @@ fn calls_go_on_after_the_thread_that_made_them_has_ended() {
     let server = RedisServer::start(&[]);
     let lasting = runtime();
     let store = Arc::new(lasting.block_on(store(&server.url())));
-    let nonces: Vec<_> = (0..4).map(|_| lasting.block_on(one(&*store))).collect();
+    let nonces: Vec<_> = (0..12).map(|_| lasting.block_on(one(&*store))).collect();
     server.freeze();
     for nonce in &nonces {
         // As many as may be under way, and more, in threads that end before there are answers.
