@@ -1,6 +1,7 @@
 //! Load on an appliance from the same machine: as fast as it answers, or at times that are fixed before.
 
 use std::{
+    collections::VecDeque,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -61,9 +62,9 @@ impl Figures {
     }
 }
 
-/// Requests for attestations, with nonces that were fetched before.
+/// Requests for attestations, with nonces that were fetched before: the oldest goes first, before it expires.
 #[derive(Default)]
-pub struct Stock(Mutex<Vec<Vec<u8>>>);
+pub struct Stock(Mutex<VecDeque<Vec<u8>>>);
 
 impl Stock {
     /// Fetches nonces until there are so many requests.
@@ -86,7 +87,7 @@ impl Stock {
 
     /// A request; `None` when there is none left.
     pub fn take(&self) -> Option<Vec<u8>> {
-        self.0.lock().pop()
+        self.0.lock().pop_front()
     }
 
     /// Forgets the requests that are left.
