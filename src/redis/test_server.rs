@@ -1,10 +1,12 @@
 //! Real Redis processes, each in a directory and on a port of its own, gone when the test is.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -20,9 +22,16 @@ pub struct RedisServer {
     pub directory: tempfile::TempDir,
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now, and that was not given to anybody before: of two servers that start at once
+/// on one port, the one that ends would be taken for the other, and so would one that was killed.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 impl RedisServer {
