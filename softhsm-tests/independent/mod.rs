@@ -1,9 +1,9 @@
 //! A primary and a standby, each with keys of its own.
 
+mod changes;
 mod crashes;
 mod failover;
 mod first_key;
-mod lifecycle;
 mod revocation;
 mod scheduled;
 mod settings;
